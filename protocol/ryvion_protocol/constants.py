@@ -1,0 +1,49 @@
+"""Limits and timers of the wire protocol, each with its reason."""
+
+from __future__ import annotations
+
+from typing import Final
+
+NETWORK_ID: Final = "ryvion-main"
+"""Names the market a node belongs to; a message for another network is refused."""
+
+PROTOCOL_VERSION: Final = 1
+MARKET_PROTOCOL: Final = "/ryvion/market/1.0.0"
+"""libp2p protocol id of the job stream (spec 04)."""
+
+# Sizes. A frame is a u32be length and that many payload bytes.
+FRAME_HEADER_BYTES: Final = 4
+MAX_CONTROL_BYTES: Final = 16 * 1024
+"""Everything but JobRequest and Delta: a quote or a receipt is well under 2 KiB."""
+MAX_REQUEST_BYTES: Final = 256 * 1024
+"""A JobRequest: a 128k-token prompt of English text is about 500 kB, one of 64k fits."""
+MAX_DELTA_BYTES: Final = 64 * 1024
+"""One Delta: 120 ms of tokens at thousands of tokens/s stays far below."""
+MAX_OFFER_BYTES: Final = 4 * 1024
+"""An Offer is gossiped to everyone; 4 KiB hold about 30 models."""
+
+# Counts inside messages.
+MAX_MODELS_PER_OFFER: Final = 32
+MAX_ADDRESSES_PER_OFFER: Final = 8
+MAX_MESSAGES_PER_REQUEST: Final = 2048
+MAX_STOP_STRINGS: Final = 4
+MAX_TOKENS_PER_DELTA: Final = 4096
+MAX_CHUNK_HASHES: Final = 64
+MAX_JURISDICTIONS: Final = 64
+"""A group such as EU is expanded by the requester; the largest in use has 30 members."""
+MAX_NESTING: Final = 6
+"""Arrays in arrays; the deepest message (Offer > models > model) needs three."""
+
+# Time. The receiver's own clock decides, within this skew.
+MAX_CLOCK_SKEW_MS: Final = 120_000
+OFFER_LIFETIME_MS: Final = 120_000
+"""Longest validity of an Offer; it is refreshed every 30-45 s."""
+OFFER_MIN_INTERVAL_MS: Final = 10_000
+"""At most one Offer per peer in this time is accepted, so that nobody floods the book."""
+QUOTE_LIFETIME_MS: Final = 10_000
+"""How long a Quote holds a slot; a quote round takes well under a second."""
+JOB_OFFER_LIFETIME_MS: Final = 600_000
+"""A job must be over by then."""
+
+MAX_METERING_UNITS: Final = 2**53 - 1
+"""Largest integer that every JSON reader keeps exactly."""

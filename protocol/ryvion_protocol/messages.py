@@ -1,0 +1,361 @@
+"""Every message of the protocol, as plain values (specs 02-04).
+
+A message's body is the canonical encoding of its fields in the order they stand here. Classes with a
+`SIGNER` are signed: the named field holds the key that the signature must verify under.
+Units: money in micro-credits (1e-6 credit), prices in micro-credits per million tokens, times in Unix
+milliseconds, durations in milliseconds, probabilities and temperatures in millionths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from ryvion_protocol import constants as limits
+from ryvion_protocol.schema import (
+    U32,
+    U53,
+    U64,
+    Address,
+    Code,
+    Country,
+    Hash,
+    HexJobId,
+    Key,
+    Label,
+    ModelName,
+    Nonce,
+    Note,
+    OptionalCode,
+    OptionalHash,
+    OptionalModelName,
+    Signature,
+    Size,
+    Text,
+)
+
+CHAT = "chat"
+EMBEDDING = "embedding"
+
+# --- gossip (spec 03) -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What runs the models: `backend` is cpu, cuda, metal, vulkan, rocm or remote."""
+
+    name: Label
+    count: Annotated[int, Size(0, 1024)]
+    memory_bytes: U53
+    backend: Code
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOffer:
+    """One model that a node serves, with its price and room."""
+
+    name: ModelName
+    digest: Hash
+    quantisation: Label
+    kind: Code
+    context_tokens: U32
+    price_in: U53
+    price_out: U53
+    slots_total: U32
+    slots_free: U32
+    millitokens_per_s: U53
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A node's signed advertisement, gossiped and refreshed every 30-45 s."""
+
+    TYPE: ClassVar[str] = "offer"
+    SIGNER: ClassVar[str] = "node_key"
+    MAX_BYTES: ClassVar[int] = limits.MAX_OFFER_BYTES
+
+    network: Label
+    node_key: Key
+    seq: U64
+    issued_ms: U53
+    expires_ms: U53
+    software: Label
+    hardware: Hardware
+    jurisdiction: Country
+    location: Label
+    models: Annotated[tuple[ModelOffer, ...], Size(1, limits.MAX_MODELS_PER_OFFER)]
+    addresses: Annotated[tuple[Address, ...], Size(0, limits.MAX_ADDRESSES_PER_OFFER)]
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Takes a node's offers out of every book at once; sent on clean shutdown or when it stops selling."""
+
+    TYPE: ClassVar[str] = "withdraw"
+    SIGNER: ClassVar[str] = "node_key"
+    MAX_BYTES: ClassVar[int] = limits.MAX_OFFER_BYTES
+
+    network: Label
+    node_key: Key
+    seq: U64
+    issued_ms: U53
+
+
+# --- the job stream (spec 04) -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteRequest:
+    """Asks for a price and a slot. Holds no prompt: losers never see it."""
+
+    TYPE: ClassVar[str] = "quote-request"
+    MAX_BYTES: ClassVar[int] = limits.MAX_CONTROL_BYTES
+
+    network: Label
+    nonce: Nonce
+    model: OptionalModelName
+    digest: OptionalHash
+    kind: Code
+    prompt_tokens_max: U32
+    completion_tokens_max: U32
+    jurisdictions: Annotated[tuple[Country, ...], Size(0, limits.MAX_JURISDICTIONS)]
+    """Any of these will do; empty: anywhere."""
+    max_price: U53
+    """Most the whole job may cost, in micro-credits; 0: no limit."""
+    patience_ms: U32
+    """How long the requester waits for an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """The executor's binding answer: a slot is held until `expires_ms`."""
+
+    TYPE: ClassVar[str] = "quote"
+    SIGNER: ClassVar[str] = "node_key"
+    MAX_BYTES: ClassVar[int] = limits.MAX_CONTROL_BYTES
+
+    request_hash: Hash
+    node_key: Key
+    model: ModelName
+    digest: Hash
+    context_tokens: U32
+    price_in: U53
+    price_out: U53
+    jurisdiction: Country
+    queue_depth: U32
+    first_token_ms: U32
+    millitokens_per_s: U53
+    issued_ms: U53
+    expires_ms: U53
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The executor does not want the job; `code` says why (busy, model_gone, price, credit, jurisdiction, limits)."""
+
+    TYPE: ClassVar[str] = "refusal"
+    MAX_BYTES: ClassVar[int] = limits.MAX_CONTROL_BYTES
+
+    code: Code
+    message: Note
+    retry_after_ms: U32
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen: all integers, so that both sides hash the same bytes."""
+
+    temperature_millionths: Annotated[int, Size(0, 2_000_000)]
+    top_p_millionths: Annotated[int, Size(1, 1_000_000)]
+    seed: U64
+
+
+@dataclass(frozen=True, slots=True)
+class JobOffer:
+    """The requester's signed order. The job id is the SHA-256 of this body."""
+
+    TYPE: ClassVar[str] = "job-offer"
+    SIGNER: ClassVar[str] = "requester_key"
+    MAX_BYTES: ClassVar[int] = limits.MAX_CONTROL_BYTES
+
+    version: Annotated[int, Size(1, 2**16 - 1)]
+    network: Label
+    requester_key: Key
+    executor_key: Key
+    nonce: Nonce
+    quote_hash: Hash
+    model: ModelName
+    digest: Hash
+    request_commitment: Hash
+    """SHA-256 of the JobRequest body (which holds a random salt)."""
+    sampling: Sampling
+    max_prompt_tokens: U32
+    max_completion_tokens: U32
+    max_price: U53
+    issued_ms: U53
+    expires_ms: U53
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One turn; `role` is system, user, assistant or tool."""
+
+    role: Code
+    content: Text
+    name: Label
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """The prompt. A last message with role assistant is a prefix to continue."""
+
+    TYPE: ClassVar[str] = "job-request"
+    MAX_BYTES: ClassVar[int] = limits.MAX_REQUEST_BYTES
+
+    salt: Nonce
+    messages: Annotated[tuple[ChatMessage, ...], Size(1, limits.MAX_MESSAGES_PER_REQUEST)]
+    stop: Annotated[tuple[Annotated[str, Size(1, 256)], ...], Size(0, limits.MAX_STOP_STRINGS)]
+    chunk_hashes: Annotated[tuple[Hash, ...], Size(0, limits.MAX_CHUNK_HASHES)]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The executor took the job and put the prompt into the context."""
+
+    TYPE: ClassVar[str] = "started"
+    MAX_BYTES: ClassVar[int] = limits.MAX_CONTROL_BYTES
+
+    job_id: HexJobId
+    prompt_tokens: U32
+    hardware: Hardware
+    jurisdiction: Country
+    location: Label
+    started_ms: U53
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of the answer; the transcript hash runs over these frames."""
+
+    TYPE: ClassVar[str] = "delta"
+    MAX_BYTES: ClassVar[int] = limits.MAX_DELTA_BYTES
+
+    seq: U32
+    choice: Annotated[int, Size(0, 127)]
+    text: Annotated[str, Size(0, 60 * 1024)]
+    tokens: Annotated[tuple[U32, ...], Size(0, limits.MAX_TOKENS_PER_DELTA)]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Generation ended: stop, length, cancelled or error."""
+
+    TYPE: ClassVar[str] = "finished"
+    MAX_BYTES: ClassVar[int] = limits.MAX_CONTROL_BYTES
+
+    reason: Code
+    prompt_tokens: U32
+    completion_tokens: U32
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The RYV1 receipt: its signature is over the receipt digest, not over this body (spec 02)."""
+
+    TYPE: ClassVar[str] = "receipt"
+    MAX_BYTES: ClassVar[int] = limits.MAX_CONTROL_BYTES
+
+    job_id: HexJobId
+    node_key: Key
+    result_hash: Hash
+    metering_units: U53
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEnvelope:
+    """Signed facts beside the receipt: what ran, where, on which sources, when (spec 02)."""
+
+    TYPE: ClassVar[str] = "audit-envelope"
+    SIGNER: ClassVar[str] = "executor_key"
+    MAX_BYTES: ClassVar[int] = limits.MAX_CONTROL_BYTES
+
+    job_id: HexJobId
+    executor_key: Key
+    requester_key: Key
+    receipt_digest: Hash
+    quote_hash: Hash
+    transcript_hash: Hash
+    status: Code
+    """completed, cancelled or failed."""
+    prompt_units: U32
+    completion_units: U32
+    model: ModelName
+    model_digest: Hash
+    jurisdiction: Country
+    chunk_hashes: Annotated[tuple[Hash, ...], Size(0, limits.MAX_CHUNK_HASHES)]
+    started_ms: U53
+    first_token_ms: U53
+    """0 when no token was produced."""
+    finished_ms: U53
+    previous_envelope: Hash
+    """SHA-256 of the last envelope body between this pair; zeros for the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """The requester's signed verdict on an envelope."""
+
+    TYPE: ClassVar[str] = "acceptance"
+    SIGNER: ClassVar[str] = "requester_key"
+    MAX_BYTES: ClassVar[int] = limits.MAX_CONTROL_BYTES
+
+    job_id: HexJobId
+    requester_key: Key
+    envelope_hash: Hash
+    agreed_units: U53
+    accepted: bool
+    reason: OptionalCode
+    """Empty when accepted; else the first check that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The requester wants no more; generation stops within one decode step."""
+
+    TYPE: ClassVar[str] = "cancel"
+    MAX_BYTES: ClassVar[int] = limits.MAX_CONTROL_BYTES
+
+    reason: Code
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """Ends a stream with a reason; `status` 2xx refused, 3xx later, 4xx the peer's fault, 5xx ours."""
+
+    TYPE: ClassVar[str] = "error"
+    MAX_BYTES: ClassVar[int] = limits.MAX_CONTROL_BYTES
+
+    status: Annotated[int, Size(200, 599)]
+    code: Code
+    message: Note
+    retry_after_ms: U32
+
+
+GossipMessage = Offer | Withdraw
+StreamMessage = (
+    QuoteRequest
+    | Quote
+    | Refusal
+    | JobOffer
+    | JobRequest
+    | Started
+    | Delta
+    | Finished
+    | Receipt
+    | AuditEnvelope
+    | Acceptance
+    | Cancel
+    | Error
+)
+Message = GossipMessage | StreamMessage

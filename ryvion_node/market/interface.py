@@ -1,0 +1,174 @@
+"""Buying a completion, as the local endpoint, the CLI and the demo see it.
+
+`buyer.py` is the real market; `fake.py` a scripted one for the endpoint's tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ryvion_protocol.checks import Check
+from ryvion_protocol.messages import ChatMessage, Hardware, Offer, Receipt
+from ryvion_protocol.schema import JobId, NodeKey
+
+MarketErrorCode = Literal[
+    "model_not_found",  # nobody offers it; the message names what is on offer
+    "jurisdiction_not_allowed",  # offered, but by nobody in the jurisdictions asked for
+    "context_length_exceeded",  # prompt + answer fit no offer's context
+    "price_limit",  # every bid was above the caller's limit
+    "no_capacity",  # offers exist, all are busy or out of reach: try later
+    "node_timeout",  # an executor took the job and stalled, and no other could be had
+    "node_failed",  # an executor failed, and no other could be had (or text had already been delivered)
+]
+
+
+class MarketError(Exception):
+    """A job could not be placed or finished. `retry_after_ms` is set when trying again may help."""
+
+    def __init__(self, code: MarketErrorCode, message: str, retry_after_ms: int | None = None) -> None:
+        super().__init__(message)
+        self.code: MarketErrorCode = code
+        self.retry_after_ms = retry_after_ms
+
+
+@dataclass(frozen=True, slots=True)
+class ChatOrder:
+    """One chat completion to buy."""
+
+    model: str
+    messages: tuple[ChatMessage, ...]
+    max_completion_tokens: int | None
+    """None: as much as the executor's context leaves room for, at most 4096."""
+    temperature: float = 0.7
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    jurisdictions: tuple[str, ...] = ()
+    """ISO 3166-1 alpha-2; any of these; empty: anywhere. Groups are expanded before."""
+    max_price: int | None = None
+    """Micro-credits for the whole job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One offer in a decision: why it fell out, or what it bid."""
+
+    node_key: NodeKey
+    peer_id: str
+    hardware: Hardware
+    jurisdiction: str
+    location: str
+    price_in: int
+    price_out: int
+    outcome: Literal["filtered", "not_asked", "refused", "unreachable", "no_answer", "bid", "won"]
+    reason: str
+    """For a person: the filter, the refusal, or how the bid ranked."""
+    first_token_ms: int | None = None
+    expected_cost: int | None = None
+    """Micro-credits, when it bid."""
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The explained choice: the same data in the API, the CLI and the demo."""
+
+    model: str
+    jurisdictions: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    winner: NodeKey | None
+    explanation: str
+    decided_ms: int
+    """How long the quote round took, in ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Who runs the job."""
+
+    job_id: JobId
+    node_key: NodeKey
+    peer_id: str
+    model: str
+    digest: bytes
+    hardware: Hardware
+    jurisdiction: str
+    location: str
+    price_in: int
+    price_out: int
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended, with the evidence and our own verdict on it."""
+
+    finish_reason: Literal["stop", "length"]
+    prompt_tokens: int
+    completion_tokens: int
+    receipt: Receipt
+    cid: str
+    envelope: dict[str, object]
+    """The audit envelope as JSON-ready fields."""
+    checks: tuple[Check, ...]
+    accepted: bool
+    cost: int
+    """Micro-credits settled: 0 when the receipt was not accepted."""
+    first_token_ms: int
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Just before the first text: who runs the job now, after any failover."""
+
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of the answer; whole characters."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Always the last event of a job that ended well."""
+
+    outcome: Outcome
+
+
+JobEvent = Taken | Text | Done
+
+
+class BoughtJob(Protocol):
+    """A job that an executor has accepted."""
+
+    @property
+    def placement(self) -> Placement:
+        """Who accepted it; a failover before the first token may change it (see `Taken`)."""
+        ...
+
+    def events(self) -> AsyncIterator[JobEvent]:
+        """Taken, Text*, Done; raises MarketError when the job breaks."""
+        ...
+
+
+class Market(Protocol):
+    """The requester's side."""
+
+    def buy(self, order: ChatOrder) -> AbstractAsyncContextManager[BoughtJob]:
+        """Place a job: entering returns once an executor accepted it, or raises MarketError; leaving cancels what runs."""
+        ...
+
+    async def route(self, order: ChatOrder) -> Route:
+        """Hold the quote round and explain the choice, without running a job."""
+        ...
+
+    def offers(self) -> tuple[Offer, ...]:
+        """Every live offer heard, newest first."""
+        ...
