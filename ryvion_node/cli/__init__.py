@@ -1,0 +1,1 @@
+"""The `ryvion-node` command."""
