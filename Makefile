@@ -1,0 +1,30 @@
+# `make demo` and `make test` do all set-up themselves; a second run sets up nothing.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lock clean
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Create .venv with every locked package (the others do it when needed)
+	@scripts/setup
+
+demo: setup ## Watch the marketplace do its job; ARGS="--keep" leaves it running
+	@.venv/bin/ryvion-node demo $(ARGS)
+
+test: check ## Format, lint, types, import contracts, then every test; ARGS="-k name" picks tests
+	@.venv/bin/python -m pytest $(ARGS)
+
+check: setup ## Only format, lint, types and import contracts
+	@scripts/check
+
+UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+
+lock: ## Resolve pyproject.toml into locks/ (needs uv and network); ARGS=--upgrade moves to newer versions
+	$(UV_COMPILE) $(ARGS) --group bootstrap -o locks/pip.txt
+	$(UV_COMPILE) $(ARGS) --group build -o locks/build.txt
+	$(UV_COMPILE) $(ARGS) --all-extras --group dev -o locks/dev.txt pyproject.toml
+
+clean: ## Remove the environment, caches and build outputs (pip keeps its compiled packages)
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
