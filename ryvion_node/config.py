@@ -1,0 +1,322 @@
+"""The node's configuration: one strict TOML file, and flags that go over it.
+
+Each section is a frozen model whose field descriptions are the reference (docs/configuration.md is written
+from them). Values arrive as TOML has them and are stored in the units their names say.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ryvion_node.config_problems import describe_problems
+from ryvion_node.errors import EXIT_CONFIG, EXIT_NO_INPUT, OperatorError
+from ryvion_node.jurisdictions import parse_country
+from ryvion_protocol.constants import MAX_METERING_UNITS, NETWORK_ID
+
+MICRO = 1_000_000
+"""Micro-credits in a credit."""
+MAX_CONFIG_BYTES = 1024 * 1024
+"""A hand-written file is a few kB; more is not one."""
+_ADDRESS = r"^/[!-~]{1,255}$"
+
+
+class ConfigMissing(OperatorError):
+    """There is no configuration file {path}. Leave --config away to run with the defaults."""
+
+    exit_code = EXIT_NO_INPUT
+
+
+class ConfigInvalid(OperatorError):
+    """The configuration {path} cannot be used:{problems}"""
+
+    exit_code = EXIT_CONFIG
+
+
+# --- how TOML values become ours --------------------------------------------------------------------------
+
+
+def _tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _float(value: object) -> object:
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def _path(value: object) -> object:
+    return Path(value).expanduser() if isinstance(value, str) else value
+
+
+def _country(value: object) -> object:
+    return parse_country(value) if isinstance(value, str) else value
+
+
+def _digest(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    digest = value.removeprefix("sha256:")
+    if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+        raise ValueError("a digest is the file's SHA-256: 64 lowercase hex digits")
+    return bytes.fromhex(digest)
+
+
+def parse_credits(value: object) -> int:
+    """Decimal credits (str, int, or a Decimal; never a binary float) to integer micro-credits, exactly."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)):
+        raise ValueError('an amount is decimal credits, such as 0.25 or "0.25"')
+    try:
+        micro = Decimal(value).scaleb(6)
+    except ArithmeticError:
+        raise ValueError(f"{value!r:.40} is no amount; write decimal credits, such as 0.25") from None
+    if not micro.is_finite() or micro != micro.to_integral_value():
+        raise ValueError("an amount has at most 6 decimals: a micro-credit is the smallest")
+    if not 0 <= micro <= MAX_METERING_UNITS:
+        raise ValueError(f"an amount is between 0 and {MAX_METERING_UNITS // MICRO} credits")
+    return int(micro)
+
+
+Credits = Annotated[int, BeforeValidator(parse_credits)]
+"""Decimal credits in the file, integer micro-credits in the program."""
+Seconds = Annotated[float, BeforeValidator(_float), Field(gt=0, le=3600)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+FilePath = Annotated[Path, BeforeValidator(_path)]
+Strings = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
+Addresses = Annotated[
+    tuple[Annotated[str, Field(pattern=_ADDRESS)], ...], BeforeValidator(_tuple), Field(max_length=64)
+]
+
+
+class Section(BaseModel):
+    """What all sections share: an unknown key is an error, types are exact, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=False)
+
+
+# --- the sections -----------------------------------------------------------------------------------------
+
+
+class NodeSection(Section):
+    """Who the node is and how others reach it."""
+
+    network: str = Field(
+        default=NETWORK_ID, min_length=1, max_length=64, description="The market to join; all its nodes say the same."
+    )
+    home: FilePath | None = Field(
+        default=None, description="Folder of the key, the ledger and the API keys. --home and RYVION_HOME go before it."
+    )
+    jurisdiction: Annotated[str, BeforeValidator(_country)] | None = Field(
+        default=None,
+        description="Country the node is in, ISO 3166-1 alpha-2. An executor must say it; it is a signed claim.",
+    )
+    location: str = Field(default="", max_length=64, description="Where exactly, in your own words, shown to buyers.")
+    listen: Addresses = Field(
+        default=("/ip4/127.0.0.1/tcp/7987",), description="Multiaddrs to listen on. Port 0 takes any free one."
+    )
+    bootstrap: Addresses = Field(
+        default=(), description="Multiaddrs, each ending in /p2p/<peer id>, of nodes to meet the others through."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for address in self.bootstrap:
+            if "/p2p/" not in address:
+                raise ValueError(
+                    f"bootstrap: {address} does not end in /p2p/<peer id>, so nobody could tell who answers"
+                )
+        if len(self.location.encode()) > 64:
+            raise ValueError("location: at most 64 bytes of UTF-8")
+        return self
+
+
+class ProxySection(Section):
+    """The local OpenAI-compatible endpoint, for buying."""
+
+    enabled: bool = Field(default=False, description="Serve the endpoint.")
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on. Anything but loopback shows it to others."
+    )
+    port: Port = Field(default=7986, description="Port to listen on; 0 takes any free one.")
+    allowed_hosts: Strings = Field(
+        default=("127.0.0.1", "localhost", "[::1]"),
+        description="Host headers that are answered; others are refused, so that no web page can reach the endpoint by DNS rebinding.",
+    )
+    allowed_origins: Strings = Field(
+        default=(), description="Origins of web pages that may call the endpoint, such as http://localhost:3000."
+    )
+    max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="Largest request taken.")
+    default_max_completion_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = Field(
+        default=None,
+        description="Answer length when a request names none. Unset: what the executor has room for, at most 4096.",
+    )
+
+
+class ModelSection(Section):
+    """A model to serve. Give `path` or `bundled`."""
+
+    name: str = Field(
+        min_length=1,
+        max_length=96,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$",
+        description="Name that buyers ask for.",
+    )
+    path: FilePath | None = Field(default=None, description="GGUF file; relative to the configuration file.")
+    bundled: str | None = Field(
+        default=None, description="Name of a model that comes with the node, see `ryvion-node models list`."
+    )
+    digest: Annotated[bytes, BeforeValidator(_digest)] | None = Field(
+        default=None, description="SHA-256 the file must have, in hex. Unset: whatever is there."
+    )
+    context_tokens: Annotated[int, Field(ge=16, le=2**24)] | None = Field(
+        default=None, description="Context per job. Unset: what the model was trained with, at most 8192."
+    )
+    slots: int = Field(default=4, ge=1, le=256, description="Jobs at once.")
+    gpu_layers: int = Field(
+        default=-1, ge=-1, le=10_000, description="Layers to put on the GPU; -1: all, when there is one."
+    )
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None, description="CPU threads. Unset: llama.cpp decides."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.path is None) == (self.bundled is None):
+            raise ValueError(f"model {self.name}: give either path or bundled")
+        return self
+
+
+class ExecutorSection(Section):
+    """Selling: which models, at what price."""
+
+    enabled: bool = Field(default=False, description="Serve models to other nodes.")
+    price_in: Credits = Field(default=0, description="Credits per million prompt tokens, at most 6 decimals.")
+    price_out: Credits = Field(default=0, description="Credits per million completion tokens, at most 6 decimals.")
+    max_queue: int = Field(
+        default=16, ge=0, le=4096, description="Jobs that may wait for a slot; further ones are refused as busy."
+    )
+    first_token_timeout_s: Seconds = Field(
+        default=60.0, description="Longest from a job's start to its first token; then it is given up as failed."
+    )
+    models: Annotated[tuple[ModelSection, ...], BeforeValidator(_tuple)] = Field(
+        default=(), max_length=32, description="The models, each an [[executor.models]] table."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [model.name for model in self.models]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"models: {name} is there twice")
+        return self
+
+
+class RequesterSection(Section):
+    """Buying: how bidders are chosen."""
+
+    quote_peers: int = Field(default=3, ge=1, le=16, description="How many of the best offers are asked for a quote.")
+    first_token_timeout_s: Seconds = Field(
+        default=10.0, description="Longest wait for an executor's first token; then the next bidder gets the job."
+    )
+    max_price: Credits | None = Field(default=None, description="Most credits one job may cost. Unset: no limit.")
+
+
+class LogSection(Section):
+    """Diagnostics. Prompts, answers and keys are never written."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severity to write.")
+    file: FilePath | None = Field(default=None, description="File to append to. Unset: standard error.")
+
+
+class NodeConfig(Section):
+    """The whole file."""
+
+    node: NodeSection = NodeSection()
+    proxy: ProxySection = ProxySection()
+    executor: ExecutorSection = ExecutorSection()
+    requester: RequesterSection = RequesterSection()
+    log: LogSection = LogSection()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.executor.enabled and self.node.jurisdiction is None:
+            raise ValueError('an executor must say where it is: set [node] jurisdiction = "DE", or --jurisdiction DE')
+        if self.executor.enabled and not self.executor.models:
+            raise ValueError("an executor needs a model: add [[executor.models]], or --serve MODEL")
+        return self
+
+
+# --- loading ----------------------------------------------------------------------------------------------
+
+
+def load_config(path: Path | None, overrides: Mapping[str, object] | None = None) -> NodeConfig:
+    """Read `path` (None: all defaults) and put `overrides` over it; raises ConfigMissing or ConfigInvalid.
+
+    Overrides name keys as `proxy.port` and hold values as TOML would; None means "flag not given".
+    """
+    text = "" if path is None else _read(path)
+    shown = "from the command line" if path is None else str(path)
+    try:
+        values = tomllib.loads(text, parse_float=Decimal)
+    except (tomllib.TOMLDecodeError, RecursionError) as exc:
+        raise _invalid(shown, f"it is not TOML: {exc}") from None
+    try:
+        config = NodeConfig.model_validate(_merge(values, overrides or {}))
+    except ValidationError as exc:
+        raise _invalid(shown, *describe_problems(exc, NodeConfig, text)) from None
+    return config if path is None else _anchored(config, path.absolute().parent)
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigMissing(path=path) from None
+    except OSError as exc:
+        raise _invalid(path, f"it cannot be read: {(exc.strerror or str(exc)).lower()}") from exc
+    if len(data) > MAX_CONFIG_BYTES:
+        raise _invalid(path, f"it is larger than {MAX_CONFIG_BYTES} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as exc:
+        raise _invalid(path, f"it is not UTF-8 (byte {exc.start})") from None
+
+
+def _invalid(path: object, *problems: str) -> ConfigInvalid:
+    return ConfigInvalid(path=path, problems="".join(f"\n- {problem}" for problem in problems))
+
+
+def _merge(values: dict[str, Any], overrides: Mapping[str, object]) -> dict[str, Any]:
+    """A copy of `values` with the dotted keys of `overrides` set; a section of the wrong type is left for validation."""
+    merged = {name: dict(part) if isinstance(part, dict) else part for name, part in values.items()}
+    for dotted, value in overrides.items():
+        section, _, key = dotted.partition(".")
+        part = merged.setdefault(section, {})
+        if value is not None and isinstance(part, dict):
+            part[key] = value
+    return merged
+
+
+def _anchored(config: NodeConfig, folder: Path) -> NodeConfig:
+    """Make the paths that the file gives relative to the file's own folder absolute."""
+    models = tuple(_with_path(model, folder) for model in config.executor.models)
+    return config.model_copy(update={"executor": config.executor.model_copy(update={"models": models})})
+
+
+def _with_path(model: ModelSection, folder: Path) -> ModelSection:
+    return model if model.path is None else model.model_copy(update={"path": folder / model.path})
+
+
+def all_sections() -> Iterable[tuple[str, type[Section]]]:
+    """Every table of the file with its TOML heading, for the reference and for suggestions."""
+    yield "[node]", NodeSection
+    yield "[proxy]", ProxySection
+    yield "[executor]", ExecutorSection
+    yield "[[executor.models]]", ModelSection
+    yield "[requester]", RequesterSection
+    yield "[log]", LogSection

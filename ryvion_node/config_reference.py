@@ -1,0 +1,96 @@
+"""Writes docs/configuration.md from the configuration's own field descriptions."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from ryvion_node.config import Credits, Section, all_sections
+
+_INTRODUCTION = """\
+# Configuration
+
+<!-- Written by ryvion_node.config_reference; a test compares the two. Change the descriptions in ryvion_node/config.py. -->
+
+One TOML file, every key optional. `ryvion-node up` reads `config.toml` in the node's configuration folder (with `--home DIR`:
+in that folder), or the file given with `--config`. A key that is not listed here is an error, and flags go over the file.
+
+```toml
+[node]
+jurisdiction = "DE"
+bootstrap = ["/dns4/example.org/tcp/7987/p2p/12D3KooW..."]
+
+[proxy]
+enabled = true
+
+[executor]
+enabled = true
+price_in = "0.05"   # credits per million tokens
+price_out = "0.20"
+
+[[executor.models]]
+name = "ryvion-tiny"
+bundled = "ryvion-tiny"
+```
+"""
+
+
+def config_reference() -> str:
+    """The whole page, in Markdown."""
+    return _INTRODUCTION + "".join(_section(heading, section) for heading, section in all_sections())
+
+
+def _section(heading: str, section: type[Section]) -> str:
+    rows = [_row(name, field) for name, field in section.model_fields.items()]
+    table = ["| Key | Type | Default | Meaning |", "|---|---|---|---|", *rows]
+    return f"\n## `{heading}`\n\n{section.__doc__}\n\n" + "\n".join(table) + "\n"
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    return f"| `{name}` | {_type(field.annotation, field.metadata)} | {_default(field)} | {field.description} |"
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if value is PydanticUndefined:
+        return "required"
+    return "unset" if value is None else f"`{_toml(value)}`"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, (int, float)):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    return f'"{value}"'
+
+
+_WORDS: dict[object, str] = {
+    str: "string",
+    int: "integer",
+    bool: "true or false",
+    float: "seconds",
+    Path: "path",
+    bytes: "hex",
+}
+
+
+def _type(annotation: Any, metadata: list[Any]) -> str:
+    if metadata and set(get_args(Credits)[1:]) & set(metadata):
+        return "credits"
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(parts[0], list(parts[1:]))
+    if origin in (Union, types.UnionType):
+        return next(_type(part, []) for part in parts if part is not type(None))
+    if origin is Literal:
+        return " or ".join(f"`{part}`" for part in parts)
+    if origin is tuple:
+        return f"list of {_type(parts[0], [])}s"
+    return _WORDS.get(annotation, "table")
