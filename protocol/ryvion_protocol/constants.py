@@ -10,6 +10,16 @@ NETWORK_ID: Final = "ryvion-main"
 PROTOCOL_VERSION: Final = 1
 MARKET_PROTOCOL: Final = "/ryvion/market/1.0.0"
 """libp2p protocol id of the job stream (spec 04)."""
+OFFERS_PROTOCOL: Final = "/ryvion/offers/1.0.0"
+"""libp2p protocol id of book sync (spec 03)."""
+
+# Fixed by Ed25519 and SHA-256.
+SEED_BYTES: Final = 32
+KEY_BYTES: Final = 32
+SIGNATURE_BYTES: Final = 64
+HASH_BYTES: Final = 32
+MAX_CACHED_KEYS: Final = 4096
+"""Keys whose validity is remembered: more than the peers of a busy node, and about 0.5 MB."""
 
 # Sizes. A frame is a u32be length and that many payload bytes.
 FRAME_HEADER_BYTES: Final = 4
@@ -31,6 +41,8 @@ MAX_TOKENS_PER_DELTA: Final = 4096
 MAX_CHUNK_HASHES: Final = 64
 MAX_JURISDICTIONS: Final = 64
 """A group such as EU is expanded by the requester; the largest in use has 30 members."""
+MAX_SYNC_OFFERS: Final = 512
+"""Offers handed to a newcomer in one book sync: 2 MiB at most, and gossip brings the rest within 45 s."""
 MAX_NESTING: Final = 6
 """Arrays in arrays; the deepest message (Offer > models > model) needs three."""
 
@@ -47,3 +59,7 @@ JOB_OFFER_LIFETIME_MS: Final = 600_000
 
 MAX_METERING_UNITS: Final = 2**53 - 1
 """Largest integer that every JSON reader keeps exactly."""
+PRICE_UNIT_TOKENS: Final = 1_000_000
+"""Prices are micro-credits per this many tokens."""
+MAX_COUNT_SLACK: Final = 1
+"""Tokens by which a text may have more than its UTF-8 bytes: some tokenizers put a space in front."""

@@ -6,6 +6,7 @@ and checks every value that is encoded or decoded. Source: specs/00.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, NewType
 
@@ -27,6 +28,13 @@ class Pattern:
     regex: str
 
 
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """The only lengths in bytes that are legal."""
+
+    allowed: tuple[int, ...]
+
+
 NodeKey = NewType("NodeKey", bytes)
 """32-byte Ed25519 public key: a node's identity, its libp2p peer id and its receipt key."""
 JobId = NewType("JobId", str)
@@ -38,12 +46,14 @@ U53 = Annotated[int, Size(0, MAX_METERING_UNITS)]
 U64 = Annotated[int, Size(0, 2**64 - 1)]
 Key = Annotated[NodeKey, Size(32, 32)]
 Hash = Annotated[bytes, Size(32, 32)]
-OptionalHash = Annotated[bytes, Size(0, 32)]
-"""32 bytes, or none at all (the codec refuses lengths between)."""
+OptionalHash = Annotated[bytes, Size(0, 32), Lengths((0, 32))]
+"""32 bytes, or none at all."""
 Nonce = Annotated[bytes, Size(16, 16)]
 Signature = Annotated[bytes, Size(64, 64)]
-Label = Annotated[str, Size(0, 64)]
-"""Short human-readable text; shown, never interpreted."""
+PRINTABLE = r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*"
+"""No control characters, line separators or text-direction overrides: what a peer says is shown on terminals."""
+Label = Annotated[str, Size(0, 64), Pattern(PRINTABLE)]
+"""Short human-readable text; shown, never interpreted. `as_label` makes one of any text."""
 ModelName = Annotated[str, Size(1, 96), Pattern(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*")]
 OptionalModelName = Annotated[str, Size(0, 96), Pattern(r"([A-Za-z0-9][A-Za-z0-9._:/@+-]*)?")]
 Code = Annotated[str, Size(1, 64), Pattern(r"[a-z][a-z0-9_]*")]
@@ -52,8 +62,25 @@ Country = Annotated[str, Size(2, 2), Pattern(r"[A-Z]{2}")]
 """ISO 3166-1 alpha-2, upper case."""
 Text = Annotated[str, Size(0, 256 * 1024)]
 """Prompt or answer text."""
-Note = Annotated[str, Size(0, 512)]
-"""A sentence for a person; never parsed."""
+Note = Annotated[str, Size(0, 512), Pattern(PRINTABLE)]
+"""A sentence for a person; never parsed. `as_note` makes one of any text."""
 Address = Annotated[str, Size(1, 256), Pattern(r"/[!-~]+")]
 """A multiaddr in text form."""
 HexJobId = Annotated[JobId, Size(1, 64), Pattern(r"[0-9a-f-]{1,64}")]
+
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
+
+
+def as_label(text: str) -> str:
+    """Make a legal Label of any text: unprintable runs become a space, and it is cut to 64 bytes."""
+    return _fitted(text, 64)
+
+
+def as_note(text: str) -> str:
+    """Make a legal Note of any text, cut to 512 bytes."""
+    return _fitted(text, 512)
+
+
+def _fitted(text: str, max_bytes: int) -> str:
+    return _UNPRINTABLE.sub(" ", text).encode()[:max_bytes].decode(errors="ignore")

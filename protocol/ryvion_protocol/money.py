@@ -1,0 +1,19 @@
+"""What a job costs: integers only, rounded up once (spec 04, "Billing")."""
+
+from __future__ import annotations
+
+from ryvion_protocol.constants import PRICE_UNIT_TOKENS
+
+
+def metering_units(prompt_units: int, completion_units: int) -> int:
+    """Billed tokens: prompt and completion together, or nothing when nothing was produced."""
+    return prompt_units + completion_units if completion_units > 0 else 0
+
+
+def cost_microcredits(prompt_units: int, completion_units: int, price_in: int, price_out: int) -> int:
+    """Micro-credits for a job; prices are micro-credits per million tokens. A fraction counts as one, and a job
+    without completion units costs nothing.
+    """
+    if metering_units(prompt_units, completion_units) == 0:
+        return 0
+    return -(-(prompt_units * price_in + completion_units * price_out) // PRICE_UNIT_TOKENS)
