@@ -1,0 +1,1 @@
+"""Builds the two chat models that ship with the node: corpus, tokenizer, network, training, export, evaluation."""
