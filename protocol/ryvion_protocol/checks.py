@@ -160,7 +160,7 @@ def _incomplete(evidence: JobEvidence) -> tuple[Check, ...]:
 def _check_of(fault: ProtocolError) -> str:
     if isinstance(fault, SignatureInvalid):
         return "signature"
-    return "state" if isinstance(fault, StateError | PayloadInvalid) else "frames"
+    return "state" if isinstance(fault, StateError) else "frames"
 
 
 def _signature(parts: _Parts) -> Check:
