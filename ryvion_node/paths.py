@@ -75,8 +75,9 @@ class Paths:
         return self.home / "models"
 
     @property
-    def control_socket(self) -> Path:
-        return self.home / "control.sock"
+    def control_file(self) -> Path:
+        """Written by the running node: where its control API is, and the token for it."""
+        return self.home / "control.json"
 
 
 def resolve_paths(home: Path | None = None, environ: Mapping[str, str] | None = None) -> Paths:

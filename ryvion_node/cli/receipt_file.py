@@ -1,0 +1,188 @@
+"""Exported receipts: their JSON form, and the verification that anybody can do with nothing but the file.
+
+Pure: bytes in, findings out. A file holds one receipt object, a list of them, or `{"receipts": [...]}`. A receipt
+object has the RYV1 core (spec 02) and may have an `audit_envelope` beside it: the signed packet in base64, and its
+fields once more for people to read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from ryvion_protocol.checks import billed_units
+from ryvion_protocol.errors import PayloadInvalid, ProtocolError
+from ryvion_protocol.messages import AuditEnvelope, Receipt
+from ryvion_protocol.packet import unpack
+from ryvion_protocol.receipt import fields_of, receipt_from_json, receipt_to_json, verify_receipt
+
+MAX_FILE_BYTES = 64 * 1024 * 1024
+"""An export of tens of thousands of receipts; a larger file is something else."""
+_NOT_A_RECEIPT = ("receipt_json", "receipt_format")
+"""Codes of PayloadInvalid for an object that is no receipt at all, unlike one that is wrong."""
+
+JsonObject = dict[str, object]
+
+
+class ReceiptFileUnreadable(ValueError):
+    """The bytes are no exported receipt, so nothing can be said about them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; `absent` means that the file does not say."""
+
+    name: str
+    outcome: Literal["passed", "failed", "absent"]
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Everything that was found about one receipt."""
+
+    job_id: str
+    cid: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def valid(self) -> bool:
+        return all(finding.outcome != "failed" for finding in self.findings)
+
+
+def export_receipt(receipt: Receipt, envelope_packet: bytes | None) -> JsonObject:
+    """The JSON form of a receipt, with the audit envelope's packet as it was received."""
+    exported: JsonObject = dict(receipt_to_json(receipt))
+    if envelope_packet is not None:
+        exported["audit_envelope"] = {
+            "packet": base64.b64encode(envelope_packet).decode("ascii"),
+            "fields": readable_envelope(_open_envelope(envelope_packet)),
+        }
+    return exported
+
+
+def readable_envelope(envelope: AuditEnvelope) -> JsonObject:
+    """The envelope's fields as JSON: bytes in hex, lists of them as lists."""
+    return {field.name: _readable(getattr(envelope, field.name)) for field in fields(envelope)}
+
+
+def read_receipts(data: bytes) -> list[JsonObject]:
+    """The receipt objects in an exported file; raises ReceiptFileUnreadable."""
+    try:
+        value: object = json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        raise ReceiptFileUnreadable(f"it is not JSON ({exc})") from exc
+    if isinstance(value, dict) and "receipts" in value:
+        value = value["receipts"]
+    found = value if isinstance(value, list) else [value]
+    receipts = [item for item in found if isinstance(item, dict)]
+    if not receipts or len(receipts) != len(found):
+        raise ReceiptFileUnreadable('it holds no receipt: a JSON object, a list of them, or {"receipts": [...]}')
+    return receipts
+
+
+def verify_exported(exported: Mapping[str, object], answer: bytes | None = None) -> Verdict:
+    """Check one receipt object, and with `answer` that it is the text the receipt is for.
+
+    Raises ReceiptFileUnreadable when it is no RYV1 receipt.
+    """
+    try:
+        receipt = receipt_from_json(exported)
+    except PayloadInvalid as exc:
+        if exc.code in _NOT_A_RECEIPT:
+            raise ReceiptFileUnreadable(str(exc)) from exc
+        return Verdict(str(exported.get("job_id")), "", (Finding("fields", "failed", f"{exc}."),))
+    findings = [Finding("fields", "passed", "The four fields are well-formed, and the cid is their SHA-256.")]
+    findings.append(_signature(receipt))
+    findings.extend(_envelope(receipt, exported.get("audit_envelope")))
+    findings.append(_answer(receipt, answer))
+    return Verdict(receipt.job_id, fields_of(receipt).cid(), tuple(findings))
+
+
+def _signature(receipt: Receipt) -> Finding:
+    try:
+        verify_receipt(receipt)
+    except ProtocolError as exc:
+        return Finding("signature", "failed", f"Not signed by {receipt.node_key.hex()}: {exc}.")
+    return Finding("signature", "passed", f"Node {receipt.node_key.hex()} signed these fields.")
+
+
+def _answer(receipt: Receipt, answer: bytes | None) -> Finding:
+    if answer is None:
+        return Finding("answer", "absent", f"Not compared; SHA-256 of the answer must be {receipt.result_hash.hex()}.")
+    found = hashlib.sha256(answer).digest()
+    if found == receipt.result_hash:
+        return Finding("answer", "passed", f"The receipt is for this answer of {len(answer)} bytes (SHA-256 agrees).")
+    return Finding("answer", "failed", f"It is for another text: this one has SHA-256 {found.hex()}.")
+
+
+def _envelope(receipt: Receipt, exported: object) -> Iterator[Finding]:
+    """The audit envelope: its own signature, and that it speaks of this very receipt."""
+    if exported is None:
+        yield Finding("envelope", "absent", "No audit envelope: model, place and times are not attested.")
+        return
+    match exported:
+        case {"packet": str(text), **rest}:
+            shown = rest.get("fields")
+        case _:
+            yield Finding("envelope", "failed", "The audit envelope has no packet, the bytes that were signed.")
+            return
+    try:
+        envelope = _open_envelope(base64.b64decode(text, validate=True))
+    except (ProtocolError, binascii.Error, ValueError) as exc:
+        yield Finding("envelope", "failed", f"The audit envelope is not a signed one: {exc}.")
+        return
+    yield Finding("envelope", "passed", f"Node {envelope.executor_key.hex()} signed the audit envelope.")
+    yield _same_job(receipt, envelope)
+    yield _same_units(receipt, envelope)
+    if shown is not None:
+        yield _shown_fields(envelope, shown)
+
+
+def _open_envelope(packet: bytes) -> AuditEnvelope:
+    message = unpack(packet, (AuditEnvelope,)).message
+    assert isinstance(message, AuditEnvelope)
+    return message
+
+
+def _same_job(receipt: Receipt, envelope: AuditEnvelope) -> Finding:
+    pairs = (
+        ("job id", envelope.job_id == receipt.job_id),
+        ("node key", envelope.executor_key == receipt.node_key),
+        ("receipt digest", envelope.receipt_digest == fields_of(receipt).digest()),
+    )
+    wrong = [name for name, agrees in pairs if not agrees]
+    if wrong:
+        return Finding("same_job", "failed", f"The envelope belongs to another receipt: other {', '.join(wrong)}.")
+    detail = f"The envelope is for this receipt: {envelope.model} in {envelope.jurisdiction}, {envelope.status}."
+    return Finding("same_job", "passed", detail)
+
+
+def _same_units(receipt: Receipt, envelope: AuditEnvelope) -> Finding:
+    billed = billed_units(envelope)
+    sum_text = f"{envelope.prompt_units} prompt + {envelope.completion_units} completion tokens bill {billed} units"
+    if billed == receipt.metering_units:
+        return Finding("units", "passed", f"{sum_text}, as the receipt says.")
+    return Finding("units", "failed", f"{sum_text}, but the receipt says {receipt.metering_units}.")
+
+
+def _shown_fields(envelope: AuditEnvelope, shown: object) -> Finding:
+    signed = readable_envelope(envelope)
+    if shown == signed:
+        return Finding("shown_fields", "passed", "The readable fields are those that were signed.")
+    found = shown if isinstance(shown, Mapping) else {}
+    wrong = [name for name in signed.keys() | found.keys() if signed.get(name) != found.get(name)]
+    return Finding(
+        "shown_fields", "failed", f"The readable fields differ from the signed ones: {', '.join(sorted(wrong))}."
+    )
+
+
+def _readable(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
+    return [_readable(item) for item in value] if isinstance(value, tuple) else value
