@@ -1,0 +1,251 @@
+"""A scripted market: the endpoint's outside world in tests.
+
+A model's script says what happens to every order for it, in order: `Text` is delivered, `Hold` waits, a MarketError
+breaks the job, `Unannounced` leaves out the `Done`. Receipts are real ones, signed by the fake executor's own key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import trio
+
+from ryvion_node.market.interface import (
+    BoughtJob,
+    Candidate,
+    ChatOrder,
+    Done,
+    JobEvent,
+    MarketError,
+    Outcome,
+    Placement,
+    Route,
+    Taken,
+    Text,
+)
+from ryvion_protocol.checks import Check
+from ryvion_protocol.messages import CHAT, Hardware, ModelOffer, Offer
+from ryvion_protocol.receipt import ReceiptFields, fields_of, issue_receipt
+from ryvion_protocol.schema import JobId, NodeKey
+from ryvion_protocol.signing import SigningIdentity
+
+HARDWARE = Hardware(name="Fake GPU", count=1, memory_bytes=8 * 2**30, backend="cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Wait until `until` is set, or for `seconds`."""
+
+    until: trio.Event | None = None
+    seconds: float = 0.0
+
+
+Step = Text | Hold | MarketError | Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What happens to an order."""
+
+    steps: tuple[Step, ...] = ()
+    before: tuple[Hold | MarketError | Exception, ...] = ()
+    """Before an executor accepts."""
+    finish_reason: Literal["stop", "length"] = "stop"
+    jurisdiction: str = "CA"
+    failed_check: bool = False
+    """The receipt does not pass."""
+    ends: bool = True
+    """False: the events stop without a Done."""
+    taken_over: bool = False
+    """Another executor takes the job over before the first text."""
+
+
+def says(*pieces: str) -> Script:
+    """A script that delivers these pieces and ends well."""
+    return Script(tuple(Text(piece) for piece in pieces))
+
+
+@dataclass(slots=True)
+class FakeMarket:
+    """A Market that follows scripts, and remembers what happened to it."""
+
+    scripts: Mapping[str, Script]
+    orders: list[ChatOrder] = field(default_factory=list)
+    open_jobs: int = 0
+    """Contexts entered and not left."""
+    finished: list[JobId] = field(default_factory=list)
+    """Jobs that ended with a Done."""
+    left_early: list[JobId] = field(default_factory=list)
+    """Jobs whose context was left before their Done: cancelled."""
+    left: trio.Event = field(default_factory=trio.Event)
+    """Set whenever a job's context is left; a test may put a new one."""
+    outcomes: dict[JobId, Outcome] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def buy(self, order: ChatOrder) -> AsyncIterator[BoughtJob]:
+        """Follow the script of the order's model."""
+        self.orders.append(order)
+        script = self.scripts.get(order.model)
+        if script is None:
+            raise MarketError("model_not_found", f"Nobody offers {order.model}; on offer: {', '.join(self.scripts)}.")
+        self.open_jobs += 1
+        job = _FakeJob(self, order, script, len(self.orders))
+        try:
+            await _play(script.before)
+            yield job
+        finally:
+            self.open_jobs -= 1
+            (self.finished if job.ended else self.left_early).append(job.placement.job_id)
+            self.left.set()
+
+    async def route(self, order: ChatOrder) -> Route:
+        """A decision with one candidate."""
+        return _placement(order, JobId("0" * 64), self.scripts[order.model], 1).route
+
+    def offers(self) -> tuple[Offer, ...]:
+        """One offer per script."""
+        return tuple(_offer(name, script, number) for number, (name, script) in enumerate(self.scripts.items(), 1))
+
+
+class _FakeJob:
+    def __init__(self, market: FakeMarket, order: ChatOrder, script: Script, number: int) -> None:
+        self._market = market
+        self._order = order
+        self._script = script
+        self._number = number
+        self.placement = _placement(order, JobId(f"{number:064x}"), script, 1)
+        self.ended = False
+
+    async def events(self) -> AsyncIterator[JobEvent]:
+        """Taken, the script's texts, Done."""
+        if self._script.taken_over:
+            self.placement = _placement(self._order, JobId(f"{self._number:032x}" + "f" * 32), self._script, 2)
+        texts: list[str] = []
+        announced = False
+        for step in self._script.steps:
+            if isinstance(step, Text):
+                if not announced:
+                    announced = True
+                    yield Taken(self.placement)
+                texts.append(step.text)
+                yield step
+            else:
+                await _play((step,))
+        if not self._script.ends:
+            return
+        if not announced:
+            yield Taken(self.placement)
+        outcome = self._outcome("".join(texts), len(texts))
+        self.ended = True
+        self._market.outcomes[self.placement.job_id] = outcome
+        yield Done(outcome)
+
+    def _outcome(self, text: str, completion_tokens: int) -> Outcome:
+        prompt_tokens = sum(len(message.content.split()) for message in self._order.messages)
+        identity = _identity(2 if self._script.taken_over else 1)
+        fields = ReceiptFields(
+            job_id=self.placement.job_id,
+            node_key=identity.public_key,
+            result_hash=hashlib.sha256(text.encode()).digest(),
+            metering_units=prompt_tokens + completion_tokens if completion_tokens else 0,
+        )
+        receipt = issue_receipt(fields, identity)
+        verdict = Check("units_counted", "failed", "counted 3, billed 9") if self._script.failed_check else None
+        return Outcome(
+            finish_reason=self._script.finish_reason,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            receipt=receipt,
+            cid=fields_of(receipt).cid(),
+            envelope={"job_id": receipt.job_id, "status": "completed"},
+            checks=(Check("signature", "passed", "signed by the executor"), *([verdict] if verdict else [])),
+            accepted=verdict is None,
+            cost=0 if verdict else 12,
+            first_token_ms=20,
+            duration_ms=120,
+        )
+
+
+async def _play(steps: Sequence[Step]) -> None:
+    for step in steps:
+        match step:
+            case Hold(until=None, seconds=seconds):
+                await trio.sleep(seconds)
+            case Hold(until=event) if event is not None:
+                await event.wait()
+            case Exception():
+                raise step
+            case _:
+                raise TypeError(f"a text cannot stand here: {step!r}")
+
+
+def _identity(number: int) -> SigningIdentity:
+    return SigningIdentity(bytes([number]) * 32)
+
+
+def _placement(order: ChatOrder, job_id: JobId, script: Script, executor: int) -> Placement:
+    node_key = _identity(executor).public_key
+    candidate = Candidate(
+        node_key=node_key,
+        peer_id=f"fake-peer-{executor}",
+        hardware=HARDWARE,
+        jurisdiction=script.jurisdiction,
+        location="Testville",
+        price_in=1_000,
+        price_out=2_000,
+        outcome="won",
+        reason="the only bid",
+        first_token_ms=20,
+        expected_cost=12,
+        score=1.0,
+    )
+    route = Route(order.model, order.jurisdictions, (candidate,), node_key, "one bid, taken", decided_ms=3)
+    return Placement(
+        job_id=job_id,
+        node_key=node_key,
+        peer_id=candidate.peer_id,
+        model=order.model,
+        digest=_digest(order.model),
+        hardware=HARDWARE,
+        jurisdiction=script.jurisdiction,
+        location=candidate.location,
+        price_in=candidate.price_in,
+        price_out=candidate.price_out,
+        route=route,
+    )
+
+
+def _offer(name: str, script: Script, number: int) -> Offer:
+    model = ModelOffer(
+        name=name,
+        digest=_digest(name),
+        quantisation="Q8_0",
+        kind=CHAT,
+        context_tokens=4096,
+        price_in=1_000,
+        price_out=2_000 * number,
+        slots_total=4,
+        slots_free=4,
+        millitokens_per_s=50_000,
+    )
+    return Offer(
+        network="ryvion-test",
+        node_key=NodeKey(_identity(number % 256).public_key),
+        seq=number,
+        issued_ms=1_700_000_000_000 + number,
+        expires_ms=1_700_000_120_000 + number,
+        software="fake",
+        hardware=HARDWARE,
+        jurisdiction=script.jurisdiction,
+        location="Testville",
+        models=(model,),
+        addresses=("/ip4/127.0.0.1/tcp/1",),
+    )
+
+
+def _digest(model: str) -> bytes:
+    return hashlib.sha256(model.encode()).digest()

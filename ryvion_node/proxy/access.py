@@ -1,0 +1,71 @@
+"""Who may do what: the token of a request, and the scopes of keys."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, Protocol
+
+from starlette.datastructures import Headers
+
+from ryvion_node.proxy.errors import ApiError
+
+Action = Literal["list_models", "buy", "read_receipts"]
+
+ALLOWED: Final[dict[str, frozenset[Action]]] = {
+    "buyer": frozenset({"list_models", "buy", "read_receipts"}),
+    "read-only": frozenset({"list_models", "read_receipts"}),
+    "write-only": frozenset({"list_models", "buy"}),
+    "operator": frozenset({"list_models", "buy", "read_receipts"}),
+}
+"""Scope of a key -> what it may do. A scope that is not here may do nothing."""
+
+
+class Caller(Protocol):
+    """A valid key, as the endpoint sees it."""
+
+    @property
+    def id(self) -> str:
+        """Public name of the key; may be logged."""
+        ...
+
+    @property
+    def scope(self) -> str:
+        """One of ALLOWED."""
+        ...
+
+    @property
+    def jurisdictions(self) -> tuple[str, ...]:
+        """Where the key may buy; empty: anywhere."""
+        ...
+
+
+class Keys(Protocol):
+    """The key store."""
+
+    async def authenticate(self, token: str) -> Caller | None:
+        """The key that `token` is, compared in constant time; None when it is none, or revoked."""
+        ...
+
+
+async def admit(headers: Headers, keys: Keys, action: Action) -> Caller:
+    """The caller, when one of its tokens is valid and its scope allows `action`; else raises ApiError 401 or 403."""
+    for token in _tokens(headers):
+        caller = await keys.authenticate(token)
+        if caller is not None:
+            break
+    else:
+        given = "authorization" in headers or "x-api-key" in headers
+        raise ApiError(
+            "invalid_api_key",
+            "The API key is not valid here." if given else "No API key: send 'Authorization: Bearer <key>'.",
+            headers=(("www-authenticate", 'Bearer realm="ryvion-node"'),),
+        )
+    if action not in ALLOWED.get(caller.scope, frozenset()):
+        problem = f"This key has the scope '{caller.scope}', which may not {action.replace('_', ' ')}."
+        raise ApiError("insufficient_scope", problem)
+    return caller
+
+
+def _tokens(headers: Headers) -> list[str]:
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    given = [bearer.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "").strip()]
+    return [token for token in given if token]

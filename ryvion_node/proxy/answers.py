@@ -1,0 +1,139 @@
+"""The JSON of answers, as plain values: placements, outcomes, completions, models, receipts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ryvion_node.market.interface import Outcome, Placement
+from ryvion_protocol.messages import Hardware, ModelOffer, Offer
+from ryvion_protocol.receipt import receipt_to_json
+from ryvion_protocol.schema import JobId
+
+COMPLETION_PREFIX: Final = "chatcmpl-"
+
+
+def completion_id_of(job_id: JobId) -> str:
+    """A completion is named after its job, so that its receipt is found from either name."""
+    return f"{COMPLETION_PREFIX}{job_id}"
+
+
+def job_id_of(completion_id: str) -> JobId | None:
+    """The job behind a completion id; None when it is no such id."""
+    if not completion_id.startswith(COMPLETION_PREFIX):
+        return None
+    return JobId(completion_id.removeprefix(COMPLETION_PREFIX))
+
+
+def fingerprint_of(placement: Placement) -> str:
+    """OpenAI's `system_fingerprint`: here, which weights answered."""
+    return f"fp_{placement.digest.hex()[:16]}"
+
+
+def placement_json(placement: Placement) -> dict[str, object]:
+    """Who runs a job and why: the `ryvion` object of the first chunk. Prices in micro-credits per million tokens."""
+    won = next((c for c in placement.route.candidates if c.node_key == placement.node_key), None)
+    return {
+        "job_id": placement.job_id,
+        "node_id": placement.node_key.hex(),
+        "peer_id": placement.peer_id,
+        "gpu": placement.hardware.name,
+        "hardware": hardware_json(placement.hardware),
+        "jurisdiction": placement.jurisdiction,
+        "location": placement.location,
+        "model_digest": placement.digest.hex(),
+        "price_in": placement.price_in,
+        "price_out": placement.price_out,
+        "why": won.reason if won is not None else placement.route.explanation,
+    }
+
+
+def hardware_json(hardware: Hardware) -> dict[str, object]:
+    """What runs the models."""
+    return {
+        "name": hardware.name,
+        "count": hardware.count,
+        "memory_bytes": hardware.memory_bytes,
+        "backend": hardware.backend,
+    }
+
+
+def outcome_json(placement: Placement, outcome: Outcome) -> dict[str, object]:
+    """The placement and the evidence: the `ryvion` object of the finish chunk and of whole answers."""
+    return placement_json(placement) | {
+        "receipt": receipt_to_json(outcome.receipt),
+        "cid": outcome.cid,
+        "envelope": outcome.envelope,
+        "checks": [{"name": c.name, "outcome": c.outcome, "detail": c.detail} for c in outcome.checks],
+        "accepted": outcome.accepted,
+        "cost_microcredits": outcome.cost,
+        "first_token_ms": outcome.first_token_ms,
+        "duration_ms": outcome.duration_ms,
+        "tokens_per_s": _tokens_per_s(outcome),
+    }
+
+
+def usage_json(outcome: Outcome) -> dict[str, int]:
+    """Token counts as billed."""
+    return {
+        "prompt_tokens": outcome.prompt_tokens,
+        "completion_tokens": outcome.completion_tokens,
+        "total_tokens": outcome.prompt_tokens + outcome.completion_tokens,
+    }
+
+
+def completion_json(placement: Placement, created_s: int, text: str, outcome: Outcome) -> dict[str, object]:
+    """A whole chat completion."""
+    message = {"role": "assistant", "content": text, "refusal": None}
+    return {
+        "id": completion_id_of(placement.job_id),
+        "object": "chat.completion",
+        "created": created_s,
+        "model": placement.model,
+        "system_fingerprint": fingerprint_of(placement),
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": outcome.finish_reason}],
+        "usage": usage_json(outcome),
+        "ryvion": outcome_json(placement, outcome),
+    }
+
+
+@dataclass(slots=True)
+class _Listing:
+    offers: list[tuple[Offer, ModelOffer]]
+
+    def to_json(self, name: str) -> dict[str, object]:
+        models = [model for _, model in self.offers]
+        return {
+            "id": name,
+            "object": "model",
+            "created": min(offer.issued_ms for offer, _ in self.offers) // 1000,
+            "owned_by": "ryvion",
+            "ryvion": {
+                "kinds": sorted({model.kind for model in models}),
+                "nodes": len({offer.node_key for offer, _ in self.offers}),
+                "jurisdictions": sorted({offer.jurisdiction for offer, _ in self.offers}),
+                "price_in": {"min": min(m.price_in for m in models), "max": max(m.price_in for m in models)},
+                "price_out": {"min": min(m.price_out for m in models), "max": max(m.price_out for m in models)},
+                "context_tokens": max(model.context_tokens for model in models),
+                "digests": sorted({model.digest.hex() for model in models}),
+                "quantisations": sorted({model.quantisation for model in models}),
+                "slots_free": sum(model.slots_free for model in models),
+            },
+        }
+
+
+def models_json(offers: tuple[Offer, ...]) -> dict[str, dict[str, object]]:
+    """Every model on offer, by name; the offers of one name are summed up."""
+    listings: dict[str, _Listing] = {}
+    for offer in offers:
+        for model in offer.models:
+            listings.setdefault(model.name, _Listing([])).offers.append((offer, model))
+    return {name: listings[name].to_json(name) for name in sorted(listings)}
+
+
+def _tokens_per_s(outcome: Outcome) -> float | None:
+    """Speed after the first token; None when one token or less leaves nothing to measure."""
+    elapsed_ms = outcome.duration_ms - outcome.first_token_ms
+    if outcome.completion_tokens < 2 or elapsed_ms <= 0:
+        return None
+    return round((outcome.completion_tokens - 1) * 1000 / elapsed_ms, 2)

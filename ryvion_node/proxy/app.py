@@ -1,0 +1,54 @@
+"""The endpoint's routes, as one ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ryvion_node.market.interface import Market
+from ryvion_node.proxy.access import Keys
+from ryvion_node.proxy.completions import ChatCompletions
+from ryvion_node.proxy.endpoints import Health, Models, Receipts
+from ryvion_node.proxy.errors import ApiError, Headers
+from ryvion_node.proxy.gateway import Gateway
+from ryvion_node.proxy.policy import Policy
+from ryvion_node.proxy.receipts import ReceiptStore
+from ryvion_node.proxy.settings import Settings
+
+
+def create_app(
+    market: Market, keys: Keys, receipts: ReceiptStore, settings: Settings, ports: Iterable[int]
+) -> Starlette:
+    """The application as served on `ports`; it needs trio, and no lifespan."""
+    hosts = frozenset(f"{host.lower()}:{port}" for host in settings.allowed_hosts for port in ports)
+    policy = Policy(hosts, frozenset(settings.allowed_origins))
+    models, stored = Models(market, keys), Receipts(receipts, keys)
+    app = Starlette(
+        routes=[
+            Route("/v1/chat/completions", ChatCompletions(market, keys, settings), methods=["POST"]),
+            Route("/v1/models", models, methods=["GET"]),
+            Route("/v1/models/{model:path}", models, methods=["GET"]),
+            Route("/api/v1/receipts", stored, methods=["GET"]),
+            Route("/api/v1/receipts/{cid}", stored, methods=["GET"]),
+            Route("/health", Health(), methods=["GET"]),
+        ],
+        middleware=[Middleware(Gateway, policy=policy)],
+        exception_handlers={HTTPException: _no_route},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _no_route(request: Request, exc: Exception) -> Response:
+    """Starlette's own 404 and 405 as our error object, which the gateway writes."""
+    assert isinstance(exc, HTTPException)
+    if exc.status_code == 405:
+        allow: Headers = tuple(("allow", value) for name, value in (exc.headers or {}).items() if name == "Allow")
+        raise ApiError("method_not_allowed", f"{request.method} is not possible here.", headers=allow)
+    raise ApiError("unknown_url", f"There is nothing at {request.method} {request.url.path[:200]!a}.")

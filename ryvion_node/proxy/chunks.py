@@ -1,0 +1,63 @@
+"""Server-sent events of a streamed completion, cheap to build: everything but the text is encoded once."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from ryvion_node.proxy.errors import ApiError
+
+DONE: Final = b"data: [DONE]\n\n"
+KEEP_ALIVE: Final = b": keep-alive\n\n"
+
+
+class ChunkEncoder:
+    """The chunks of one completion: same id, created, model and object on all of them.
+
+    Text is escaped to ASCII: some clients split lines at U+2028 and its like, and no escape can be cut in two.
+    """
+
+    def __init__(
+        self, completion_id: str, created_s: int, model: str, fingerprint: str, *, include_usage: bool
+    ) -> None:
+        head = {
+            "id": completion_id,
+            "object": "chat.completion.chunk",
+            "created": created_s,
+            "model": model,
+            "system_fingerprint": fingerprint,
+        }
+        self._head = b"data: " + json.dumps(head)[:-1].encode()
+        self._usage = b',"usage":null' if include_usage else b""
+        self._content_head = self._head + b',"choices":[{"index":0,"delta":{"content":'
+        self._content_tail = b'},"logprobs":null,"finish_reason":null}]' + self._usage + b"}\n\n"
+
+    def role(self, ryvion: dict[str, object]) -> bytes:
+        """The first chunk: who answers."""
+        return self._choice({"role": "assistant", "content": ""}, None, ryvion)
+
+    def content(self, text: str) -> bytes:
+        """A piece of the answer."""
+        return self._content_head + json.dumps(text).encode() + self._content_tail
+
+    def finish(self, reason: str, ryvion: dict[str, object]) -> bytes:
+        """The last chunk with a choice: why it ended, and the evidence."""
+        return self._choice({}, reason, ryvion)
+
+    def usage(self, usage: dict[str, int]) -> bytes:
+        """The one chunk without a choice; only when the client asked for it."""
+        return b'%b,"choices":[],"usage":%b}\n\n' % (self._head, json.dumps(usage).encode())
+
+    def _choice(self, delta: dict[str, str], reason: str | None, ryvion: dict[str, object]) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return b'%b,"choices":[%b]%b,"ryvion":%b}\n\n' % (
+            self._head,
+            json.dumps(choice).encode(),
+            self._usage,
+            json.dumps(ryvion).encode(),
+        )
+
+
+def error_event(error: ApiError) -> bytes:
+    """An error inside a stream, in the one form that every client raises on; nothing follows it."""
+    return b"data: " + error.body() + b"\n\n"

@@ -1,0 +1,131 @@
+"""POST /v1/chat/completions: buy the answer, and pass it on as it comes or as a whole.
+
+The job's context is left as soon as the client goes away, which cancels this handler (see `Exchange.watch`).
+"""
+
+from __future__ import annotations
+
+import time
+
+import trio
+from starlette.types import Receive, Scope, Send
+
+from ryvion_node.market.interface import BoughtJob, ChatOrder, Market, MarketError, Outcome, Placement
+from ryvion_node.proxy.access import Keys, admit
+from ryvion_node.proxy.answers import completion_json
+from ryvion_node.proxy.constants import SHUTDOWN_SEND_S
+from ryvion_node.proxy.errors import ApiError, Headers, from_market
+from ryvion_node.proxy.exchange import Exchange
+from ryvion_node.proxy.gateway import internal_error, log_failure
+from ryvion_node.proxy.orders import order_of
+from ryvion_node.proxy.policy import require_json
+from ryvion_node.proxy.relay import follow
+from ryvion_node.proxy.requests import parse_chat_request
+from ryvion_node.proxy.settings import Settings
+from ryvion_node.proxy.stream import ChatStream
+
+_STREAM_HEADERS: Headers = (
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("cache-control", "no-cache"),
+    ("x-accel-buffering", "no"),
+)
+
+
+class ChatCompletions:
+    """The ASGI endpoint. At most `settings.max_in_flight` requests are served at once; more are told to try later."""
+
+    def __init__(self, market: Market, keys: Keys, settings: Settings) -> None:
+        self._market = market
+        self._keys = keys
+        self._settings = settings
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check the caller and the request, then answer."""
+        exchange = Exchange.of(scope)
+        caller = await admit(exchange.headers, self._keys, "buy")
+        require_json(exchange.headers)
+        if self._in_flight >= self._settings.max_in_flight:
+            raise ApiError("rate_limit_exceeded", f"{self._in_flight} requests are under way; try again shortly.")
+        self._in_flight += 1
+        try:
+            request = parse_chat_request(await exchange.body(self._settings.max_body_bytes))
+            order = order_of(request, caller.jurisdictions, self._settings.default_max_completion_tokens)
+            if request.stream:
+                await self._stream(exchange, order, include_usage=request.include_usage)
+            else:
+                await self._answer(exchange, order)
+        finally:
+            self._in_flight -= 1
+
+    async def _answer(self, exchange: Exchange, order: ChatOrder) -> None:
+        """The whole answer at once."""
+        try:
+            async with self._market.buy(order) as job:
+                whole = _WholeAnswer(job.placement)
+                ended = await follow(job, whole)
+        except MarketError as error:
+            raise from_market(error) from error
+        headers = _job_headers(whole.placement)
+        match ended:
+            case Outcome():
+                answer = completion_json(whole.placement, int(time.time()), "".join(whole.texts), ended)
+                await exchange.answer_json(answer, (*headers, ("x-ryvion-receipt-cid", ended.cid)))
+            case MarketError():
+                raise from_market(ended, charged=bool(whole.texts), headers=headers) from ended
+            case _:
+                raise ended
+
+    async def _stream(self, exchange: Exchange, order: ChatOrder, *, include_usage: bool) -> None:
+        """The answer as it comes. The status is sent once an executor accepted; until then errors are plain HTTP."""
+        try:
+            async with self._market.buy(order) as job:
+                await exchange.start(200, _STREAM_HEADERS + _job_headers(job.placement))
+                stream = ChatStream(
+                    exchange, job.placement, include_usage=include_usage, keep_alive_s=self._settings.keep_alive_s
+                )
+                ended = await _run(stream, job, exchange)
+        except MarketError as error:
+            raise from_market(error) from error
+        match ended:
+            case Outcome():
+                await stream.finish(ended)
+            case MarketError():
+                await stream.fail(from_market(ended))
+            case _:
+                log_failure(exchange, ended)
+                await stream.fail(internal_error(exchange))
+
+
+async def _run(stream: ChatStream, job: BoughtJob, exchange: Exchange) -> Outcome | Exception:
+    """Stream the job; when the node stops meanwhile, the client is told so as the last thing."""
+    ended: Outcome | Exception | None = None
+    try:
+        ended = await stream.run(job)
+        return ended
+    finally:
+        if ended is None and not exchange.gone:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + SHUTDOWN_SEND_S):
+                await stream.fail(ApiError("node_failed", "This node was stopped before the answer was complete."))
+
+
+def _job_headers(placement: Placement) -> Headers:
+    return (
+        ("x-ryvion-job-id", placement.job_id),
+        ("x-ryvion-node", placement.node_key.hex()),
+        ("x-ryvion-jurisdiction", placement.jurisdiction),
+    )
+
+
+class _WholeAnswer:
+    """Collects an answer that is sent as one."""
+
+    def __init__(self, placement: Placement) -> None:
+        self.placement = placement
+        self.texts: list[str] = []
+
+    async def taken(self, placement: Placement) -> None:
+        self.placement = placement
+
+    async def text(self, text: str) -> None:
+        self.texts.append(text)

@@ -1,0 +1,104 @@
+"""One client connection: hypercorn's, made safe for a long-lived node.
+
+hypercorn's own server lets an exception of one connection end the whole program, and waits for ever, shielded from
+cancellation, for a client that stops reading. Neither may happen here.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, cast
+
+import trio
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import AppWrapper, ConnectionState
+
+from ryvion_node.proxy.constants import (
+    IDLE_CONNECTION_S,
+    MAX_CONNECTIONS,
+    MAX_HEADER_BYTES,
+    SEND_STALL_S,
+    SHUTDOWN_SEND_S,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Connections:
+    """All open connections of one endpoint; at most MAX_CONNECTIONS."""
+
+    def __init__(self, app: AppWrapper) -> None:
+        self._app = app
+        self._config = _config()
+        self._context = WorkerContext(None)
+        self._open: set[_Connection] = set()
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Serve one connection to its end; never raises but for cancellation."""
+        if len(self._open) >= MAX_CONNECTIONS:
+            log.warning("connection_refused open=%d", len(self._open))
+            return
+        connection = _Connection(self._app, self._config, self._context, stream)
+        self._open.add(connection)
+        try:
+            await connection.run()
+        except* Exception as group:  # noqa: BLE001 - whatever it was, it ends this connection and no other
+            log.error("connection_failed error=%s", _innermost(group))
+        finally:
+            self._open.discard(connection)
+
+    def hurry(self) -> None:
+        """The node is stopping: what is being sent gets a moment, and nothing more."""
+        for connection in self._open:
+            connection.hurry()
+
+
+class _Connection(TCPServer):
+    def __init__(self, app: AppWrapper, config: Config, context: WorkerContext, stream: trio.SocketStream) -> None:
+        # Annotated for TLS only; without it hypercorn takes the plain stream.
+        super().__init__(app, config, context, ConnectionState({}), cast(Any, stream))
+        self._stall_s = SEND_STALL_S
+        self._sending: trio.CancelScope | None = None
+
+    def hurry(self) -> None:
+        self._stall_s = SHUTDOWN_SEND_S
+        if self._sending is not None:
+            self._sending.deadline = min(self._sending.deadline, trio.current_time() + SHUTDOWN_SEND_S)
+
+    async def protocol_send(self, event: Event) -> None:
+        """Put bytes on the wire; shielded, since half a chunk would break what follows, but never for ever."""
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        sent = False
+        async with self.send_lock:
+            deadline = trio.current_time() + self._stall_s
+            with trio.CancelScope(shield=True, deadline=deadline) as self._sending:
+                try:
+                    await self.stream.send_all(event.data)
+                    sent = True
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass
+            self._sending = None
+        if not sent:
+            await trio.aclose_forcefully(self.stream)
+            await self.protocol.handle(Closed())
+
+
+def _config() -> Config:
+    config = Config()
+    config.accesslog = None
+    config.errorlog = None
+    config.include_server_header = False
+    config.h11_max_incomplete_size = MAX_HEADER_BYTES
+    config.keep_alive_timeout = IDLE_CONNECTION_S
+    return config
+
+
+def _innermost(exc: BaseException) -> str:
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return type(exc).__name__

@@ -1,0 +1,46 @@
+"""Limits and timers of the local endpoint, each with its reason."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ryvion_protocol.constants import MAX_REQUEST_BYTES
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+"""One request's JSON: the 256 KiB of prompt that a job carries, tripled when every character is escaped, and room."""
+MAX_HEADER_BYTES: Final = 32 * 1024
+"""Request line and headers: browsers send the cookies of everything else on localhost too."""
+MAX_PROMPT_BYTES: Final = MAX_REQUEST_BYTES - 32 * 1024
+"""UTF-8 of all messages together: what fits a JobRequest beside its framing, stop texts and source hashes."""
+MAX_NAME_BYTES: Final = 64
+"""A message's `name`: the wire's Label."""
+MAX_STOP_BYTES: Final = 256
+"""One stop text, as on the wire."""
+MAX_COMPLETION_TOKENS: Final = 2**31 - 1
+"""Far above any context; the executor's context is the real limit."""
+
+MAX_IN_FLIGHT: Final = 64
+"""Completions under way at once: 64 streams at 30 frames/s fill one core of the peer-to-peer link."""
+MAX_CONNECTIONS: Final = 512
+"""Open sockets; more are closed unread, so that a leaking client cannot use up the node's file descriptors."""
+
+BODY_DEADLINE_S: Final = 30.0
+"""Reading one request body; on loopback it takes milliseconds."""
+LINGER_S: Final = 2.0
+"""After an answer to a request whose body was not read: how long the rest is read and dropped, so that the client
+sees the answer and not a reset connection."""
+LINGER_BYTES: Final = 8 * 1024 * 1024
+"""And how much of it at most."""
+IDLE_CONNECTION_S: Final = 75.0
+"""A silent connection between requests; longer than the clients' own 5-60 s, so that they close it, not we under them."""
+SEND_STALL_S: Final = 60.0
+"""A client that reads nothing for so long is gone: its job is given up."""
+SHUTDOWN_SEND_S: Final = 1.0
+"""What a write under way may still take when the node stops."""
+KEEP_ALIVE_S: Final = 15.0
+"""A comment line after so much silence in a stream; Node's fetch gives up after 300 s, proxies on the way earlier."""
+
+MAX_RETRY_AFTER_MS: Final = 60_000
+"""Clients follow no longer advice than this."""
+DEFAULT_RETRY_AFTER_MS: Final = 1_000
+"""When the market does not know better."""

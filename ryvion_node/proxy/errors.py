@@ -1,0 +1,90 @@
+"""The error object of the endpoint: one table from code to HTTP status and type (OpenAI's own wording of both)."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from ryvion_node.market.interface import MarketError
+from ryvion_node.proxy.constants import DEFAULT_RETRY_AFTER_MS, MAX_RETRY_AFTER_MS
+
+INVALID_REQUEST: Final = "invalid_request_error"
+SERVER: Final = "server_error"
+
+STATUS_AND_TYPE: Final[dict[str, tuple[int, str]]] = {
+    "invalid_json": (400, INVALID_REQUEST),
+    "invalid_type": (400, INVALID_REQUEST),
+    "invalid_value": (400, INVALID_REQUEST),
+    "missing_required_parameter": (400, INVALID_REQUEST),
+    "unsupported_parameter": (400, INVALID_REQUEST),
+    "context_length_exceeded": (400, INVALID_REQUEST),
+    "invalid_api_key": (401, INVALID_REQUEST),
+    "price_limit": (402, "insufficient_quota"),
+    "jurisdiction_not_allowed": (403, "permission_error"),
+    "insufficient_scope": (403, "permission_error"),
+    "host_not_allowed": (403, "permission_error"),
+    "origin_not_allowed": (403, "permission_error"),
+    "model_not_found": (404, INVALID_REQUEST),
+    "receipt_not_found": (404, INVALID_REQUEST),
+    "unknown_url": (404, INVALID_REQUEST),
+    "method_not_allowed": (405, INVALID_REQUEST),
+    "request_timeout": (408, INVALID_REQUEST),
+    "request_too_large": (413, INVALID_REQUEST),
+    "unsupported_media_type": (415, INVALID_REQUEST),
+    "rate_limit_exceeded": (429, "rate_limit_error"),
+    "internal_error": (500, SERVER),
+    "node_failed": (502, SERVER),
+    "no_capacity": (503, SERVER),
+    "node_timeout": (504, SERVER),
+}
+
+_PARAM_OF_MARKET_CODE: Final = {
+    "model_not_found": "model",
+    "jurisdiction_not_allowed": "jurisdiction",
+    "context_length_exceeded": "messages",
+}
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class ApiError(Exception):
+    """A request that ends in the error object. `code` must stand in the table above."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_ms: int | None = None,
+        headers: Headers = (),
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+        self.status, self.type = STATUS_AND_TYPE[code]
+        self.headers = headers + _retry_headers(self.status, retry_after_ms)
+
+    def body(self) -> bytes:
+        """The JSON error object, all four keys always."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return json.dumps({"error": error}).encode()
+
+
+def from_market(error: MarketError, *, charged: bool = False, headers: Headers = ()) -> ApiError:
+    """A market's refusal as the client sees it; `charged`: text was delivered, so the client must not simply retry."""
+    return ApiError(
+        error.code,
+        str(error),
+        param=_PARAM_OF_MARKET_CODE.get(error.code),
+        retry_after_ms=error.retry_after_ms,
+        headers=(*headers, ("x-should-retry", "false")) if charged else headers,
+    )
+
+
+def _retry_headers(status: int, retry_after_ms: int | None) -> Headers:
+    if status not in (429, 503):
+        return ()
+    wait_ms = min(max(retry_after_ms or DEFAULT_RETRY_AFTER_MS, 1), MAX_RETRY_AFTER_MS)
+    return (("retry-after-ms", str(wait_ms)), ("retry-after", str(-(-wait_ms // 1000))))

@@ -1,0 +1,54 @@
+"""What the endpoint needs of the ledger: the receipts of finished jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ryvion_node.proxy.answers import completion_id_of
+from ryvion_protocol.checks import Check
+from ryvion_protocol.messages import Receipt
+from ryvion_protocol.receipt import receipt_to_json
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReceipt:
+    """A receipt with its evidence, as it was judged when it came."""
+
+    receipt: Receipt
+    cid: str
+    envelope: dict[str, object]
+    checks: tuple[Check, ...]
+    accepted: bool
+    cost: int
+    """Micro-credits settled."""
+    model: str
+    created_ms: int
+
+    def to_json(self) -> dict[str, object]:
+        """As the endpoint shows it."""
+        return {
+            "object": "ryvion.receipt",
+            "cid": self.cid,
+            "completion_id": completion_id_of(self.receipt.job_id),
+            "job_id": self.receipt.job_id,
+            "model": self.model,
+            "created": self.created_ms // 1000,
+            "receipt": receipt_to_json(self.receipt),
+            "envelope": self.envelope,
+            "checks": [{"name": c.name, "outcome": c.outcome, "detail": c.detail} for c in self.checks],
+            "accepted": self.accepted,
+            "cost_microcredits": self.cost,
+        }
+
+
+class ReceiptStore(Protocol):
+    """Finished jobs' receipts, durably kept."""
+
+    async def of_job(self, job_id: str) -> tuple[StoredReceipt, ...]:
+        """The receipts of one job, oldest first; empty when it is not known. `job_id` is whatever a client sent."""
+        ...
+
+    async def by_cid(self, cid: str) -> StoredReceipt | None:
+        """The receipt with this name. `cid` is whatever a client sent."""
+        ...
