@@ -7,6 +7,11 @@ from ryvion_protocol.errors import PayloadInvalid
 from ryvion_protocol.messages import Offer, Withdraw
 
 
+def offers_topic(network: str) -> str:
+    """The gossip topic of a market's offers (spec 03, "Gossip")."""
+    return f"/ryvion/offers/1.0.0/{network}"
+
+
 def check_offer_times(offer: Offer, now_ms: int) -> None:
     """Raise PayloadInvalid for an offer from the future, or one that has expired."""
     _check_not_early(offer.issued_ms, now_ms)

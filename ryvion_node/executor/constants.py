@@ -1,0 +1,37 @@
+"""Limits and timers of the executor's side, each with its reason."""
+
+from __future__ import annotations
+
+from typing import Final
+
+STANDBY_S: Final = 90.0
+"""A stream may wait this long for its QuoteRequest: requesters keep one open to answer the next client sooner."""
+ORDER_GRACE_S: Final = 1.0
+"""On top of the quote's validity, for a JobOffer that was under way when it ended."""
+REQUEST_TIMEOUT_S: Final = 10.0
+"""From JobOffer to the whole JobRequest (at most 256 KiB)."""
+ACCEPTANCE_TIMEOUT_S: Final = 5.0
+"""How long a finished job waits for the requester's verdict; it is recorded when it comes, not needed."""
+
+MAX_HOLDS_PER_PEER: Final = 8
+"""Quotes one requester may hold open at once, so that nobody reserves a whole node without ordering."""
+DEFAULT_MAX_QUEUE: Final = 8
+"""Jobs waiting for a slot of one model; more are refused as busy."""
+
+FRAME_BASE_S: Final = 0.020
+FRAME_PER_JOB_S: Final = 0.008
+FRAME_MAX_S: Final = 0.120
+"""Tokens are sent base + per_job * running jobs apart, at most max: 28 ms for one job, 84 for eight.
+A frame costs both nodes about 0.3 ms of CPU, so this keeps a node under 200 frames/s."""
+MAX_FRAME_TEXT_BYTES: Final = 32 * 1024
+"""A frame is sent early at this size."""
+
+OFFER_REFRESH_MIN_S: Final = 30.0
+OFFER_REFRESH_MAX_S: Final = 45.0
+OFFER_CHANGE_S: Final = 10.5
+"""A changed offer is announced this long after the last one (peers refuse more than one per 10 s)."""
+OFFER_FIRST_S: Final = 1.0
+"""The first announcement: gossipsub needs one heartbeat to build its mesh."""
+
+TYPICAL_JOB_TOKENS: Final = 128
+"""Used to estimate how long a job ahead in the queue takes."""

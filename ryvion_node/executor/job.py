@@ -1,0 +1,309 @@
+"""One sold job, from Started to Acceptance: the executor's side of the job stream (spec 04)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import trio
+
+from ryvion_node.engine.interface import Ended, Engine, EngineError, GenerationRequest, Piece, PromptRead, Turn
+from ryvion_node.executor.coalesce import DeltaBuffer, frame_interval_s
+from ryvion_node.executor.constants import ACCEPTANCE_TIMEOUT_S
+from ryvion_node.ledger.interface import Ledger
+from ryvion_node.ledger.records import SoldResult
+from ryvion_node.log import log_event
+from ryvion_node.p2p.channel import JobChannel
+from ryvion_node.p2p.interface import StreamBroken
+from ryvion_protocol.errors import ProtocolError
+from ryvion_protocol.messages import (
+    Acceptance,
+    AuditEnvelope,
+    Cancel,
+    Error,
+    Finished,
+    Hardware,
+    JobOffer,
+    JobRequest,
+    Quote,
+    Started,
+)
+from ryvion_protocol.money import cost_microcredits, metering_units
+from ryvion_protocol.packet import Packet, pack
+from ryvion_protocol.receipt import ReceiptFields, issue_receipt
+from ryvion_protocol.schema import JobId, NodeKey
+from ryvion_protocol.signing import SigningIdentity
+from ryvion_protocol.transcript import ResultHasher, Transcript
+
+log = logging.getLogger("ryvion.executor.job")
+
+Status = Literal["completed", "cancelled", "failed"]
+
+
+class Chains:
+    """The last envelope between us and each requester, so that envelopes form a chain per pair (spec 02)."""
+
+    def __init__(self, ledger: Ledger, own_key: NodeKey) -> None:
+        self._ledger = ledger
+        self._own_key = own_key
+        self._last: dict[NodeKey, bytes] = {}
+
+    async def load(self, requester: NodeKey) -> None:
+        """Read the chain's end from disk once, before the job needs it."""
+        if requester not in self._last:
+            last = await self._ledger.last_envelope_hash(self._own_key, requester)
+            self._last.setdefault(requester, last)
+
+    def last(self, requester: NodeKey) -> bytes:
+        """Hash of the chain's end; `load` has been called."""
+        return self._last[requester]
+
+    def extend(self, requester: NodeKey, envelope: Packet) -> None:
+        """Make `envelope` the chain's end. No await may lie between `last`, this, and queueing it for the ledger."""
+        self._last[requester] = envelope.hash
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What every job needs from its node."""
+
+    identity: SigningIdentity
+    engine: Engine
+    ledger: Ledger
+    chains: Chains
+    hardware: Hardware
+    location: str
+    network: str
+    clock_ms: Callable[[], int]
+    running_jobs: Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class SoldTerms:
+    """What the requester ordered."""
+
+    job_id: JobId
+    offer: JobOffer
+    request: JobRequest
+    quote: Quote
+    quote_hash: bytes
+
+
+class SoldJob:
+    """Runs one job and reports on it. `run` never raises for what the requester or the engine does wrong."""
+
+    def __init__(self, workshop: Workshop, channel: JobChannel, terms: SoldTerms, turn: trio.CapacityLimiter) -> None:
+        self._shop = workshop
+        self._channel = channel
+        self._terms = terms
+        self._turn = turn
+        self._transcript = Transcript(terms.job_id)
+        self._result = ResultHasher()
+        self._sent_text: list[str] = []
+        self._buffer = DeltaBuffer()
+        self._wake = trio.Event()
+        self._generated = trio.Event()
+        self._scope = trio.CancelScope()
+        self._prompt_tokens = 0
+        self._ended: Ended | None = None
+        self._status: Status = "completed"
+        self._reachable = True
+        self._started_ms = workshop.clock_ms()
+        self._first_token_ms = 0
+
+    async def run(self) -> None:
+        """Generate, stream, then settle."""
+        try:
+            await self._generate()
+        except EngineError as exc:
+            await self._fail(exc)
+            return
+        await self._settle()
+
+    # -- generating --------------------------------------------------------------------------------------
+
+    async def _generate(self) -> None:
+        """Stream until the model ends, the requester cancels, or the requester is gone."""
+        with self._scope:
+            async with trio.open_nursery(strict_exception_groups=False) as nursery:
+                nursery.start_soon(self._watch_requester)
+                async with self._turn, self._shop.engine.generate(self._generation_request()) as events:
+                    async for event in events:
+                        match event:
+                            case PromptRead(prompt_tokens):
+                                self._prompt_tokens = prompt_tokens
+                                await self._announce()
+                                nursery.start_soon(self._send_deltas)
+                            case Piece(text, tokens):
+                                self._buffer.add(text, tokens)
+                            case Ended():
+                                self._ended = event
+                                self._generated.set()
+                        self._wake.set()
+
+    def _generation_request(self) -> GenerationRequest:
+        offer, request = self._terms.offer, self._terms.request
+        return GenerationRequest(
+            model=offer.model,
+            turns=tuple(Turn(m.role, m.content, m.name) for m in request.messages),
+            max_tokens=offer.max_completion_tokens,
+            temperature=offer.sampling.temperature_millionths / 1_000_000,
+            top_p=offer.sampling.top_p_millionths / 1_000_000,
+            seed=offer.sampling.seed,
+            stop=request.stop,
+        )
+
+    async def _announce(self) -> None:
+        limit = self._terms.offer.max_prompt_tokens
+        if self._prompt_tokens > limit:
+            message = f"the prompt has {self._prompt_tokens} tokens, the order allows {limit}"
+            raise EngineError("context_overflow", message)
+        started = Started(
+            job_id=self._terms.job_id,
+            prompt_tokens=self._prompt_tokens,
+            hardware=self._shop.hardware,
+            jurisdiction=self._terms.quote.jurisdiction,
+            location=self._shop.location,
+            started_ms=self._started_ms,
+        )
+        await self._send(pack(started))
+
+    async def _send_deltas(self) -> None:
+        """First text at once, then gathered frames; ends the generating nursery after the last one."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            await self._flush()
+            if self._ended is not None:
+                self._scope.cancel()
+                return
+            with trio.move_on_after(frame_interval_s(self._shop.running_jobs())):
+                await self._generated.wait()
+
+    async def _flush(self) -> None:
+        for delta in self._buffer.take():
+            packet = pack(delta)
+            if not self._first_token_ms:
+                self._first_token_ms = self._shop.clock_ms()
+            self._transcript.add(packet.raw)
+            self._result.add(delta.text)
+            self._sent_text.append(delta.text)
+            await self._send(packet)
+
+    async def _send(self, packet: Packet) -> None:
+        try:
+            await self._channel.send(packet)
+        except StreamBroken:
+            await self._stop(reachable=False)
+
+    async def _watch_requester(self) -> None:
+        """Cancel, a broken protocol or a lost stream ends the job."""
+        try:
+            packet = await self._channel.receive()
+        except (StreamBroken, ProtocolError):
+            await self._stop(reachable=False)
+        else:
+            await self._stop(reachable=isinstance(packet.message, Cancel))
+
+    async def _stop(self, *, reachable: bool) -> None:
+        self._status = "cancelled"
+        self._reachable = self._reachable and reachable
+        self._scope.cancel()
+        await trio.lowlevel.checkpoint()
+
+    # -- settling ----------------------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        """Commit receipt and envelope, then send them, then wait a little for the verdict."""
+        completion = await self._completion_units()
+        units = metering_units(self._prompt_tokens, completion)
+        prompt = self._prompt_tokens
+        finished = pack(Finished(self._finish_reason(), prompt, completion))
+        fields = ReceiptFields(self._terms.job_id, self._shop.identity.public_key, self._result.digest, units)
+        receipt = pack(issue_receipt(fields, self._shop.identity))
+        quote = self._terms.quote
+        cost = cost_microcredits(prompt, completion, quote.price_in, quote.price_out)
+        previous = self._shop.chains.last(self._terms.offer.requester_key)
+        envelope = self._envelope(fields.digest(), prompt, completion, previous)
+        self._shop.chains.extend(self._terms.offer.requester_key, envelope)
+        await self._shop.ledger.finish_sold(
+            SoldResult(
+                job_id=self._terms.job_id,
+                prompt_units=prompt,
+                completion_units=completion,
+                cost_microcredits=cost,
+                finished=finished.raw,
+                receipt=receipt.raw,
+                receipt_cid=fields.cid(),
+                envelope=envelope.raw,
+                envelope_hash=envelope.hash,
+                previous_envelope=previous,
+            )
+        )
+        log_event(log, "job_sold", job=self._terms.job_id, status=self._status, units=units, cost_microcredits=cost)
+        if self._reachable:
+            await self._exchange(finished, receipt, envelope)
+
+    async def _completion_units(self) -> int:
+        """Canonical tokens of what was sent, never more than ordered (spec 04, billing)."""
+        if self._status == "completed" and self._ended is not None:
+            count = self._ended.completion_tokens
+        elif self._sent_text:
+            count = await self._shop.engine.count_text(self._terms.offer.model, "".join(self._sent_text))
+        else:
+            count = 0
+        return min(count, self._terms.offer.max_completion_tokens)
+
+    def _finish_reason(self) -> str:
+        return self._ended.reason if self._status == "completed" and self._ended is not None else "cancelled"
+
+    def _envelope(self, receipt_digest: bytes, prompt: int, completion: int, previous: bytes) -> Packet:
+        offer = self._terms.offer
+        envelope = AuditEnvelope(
+            job_id=self._terms.job_id,
+            executor_key=self._shop.identity.public_key,
+            requester_key=offer.requester_key,
+            receipt_digest=receipt_digest,
+            quote_hash=self._terms.quote_hash,
+            transcript_hash=self._transcript.digest,
+            status=self._status,
+            prompt_units=prompt,
+            completion_units=completion,
+            model=offer.model,
+            model_digest=offer.digest,
+            jurisdiction=self._terms.quote.jurisdiction,
+            chunk_hashes=self._terms.request.chunk_hashes,
+            started_ms=self._started_ms,
+            first_token_ms=self._first_token_ms,
+            finished_ms=self._shop.clock_ms(),
+            previous_envelope=previous,
+        )
+        return pack(envelope, self._shop.identity)
+
+    async def _exchange(self, *evidence: Packet) -> None:
+        """Send the evidence; the verdict is kept when it comes, not needed."""
+        try:
+            with trio.fail_after(ACCEPTANCE_TIMEOUT_S):
+                await self._channel.send(*evidence)
+                packet = await self._channel.receive()
+                while isinstance(packet.message, Cancel):
+                    packet = await self._channel.receive()
+        except (StreamBroken, ProtocolError, trio.TooSlowError):
+            return
+        if isinstance(packet.message, Acceptance):
+            verdict = packet.message
+            await self._shop.ledger.record_acceptance(
+                self._terms.job_id, packet.raw, accepted=verdict.accepted, reason=verdict.reason
+            )
+
+    async def _fail(self, failure: EngineError) -> None:
+        """An error bills nothing and gets no receipt (spec 04, billing)."""
+        log_event(log, "job_failed", job=self._terms.job_id, code=failure.code)
+        await self._shop.ledger.fail_job(self._terms.job_id, "sold", failure.code, str(failure))
+        status = 400 if failure.code in ("context_overflow", "template_failed") else 500
+        try:
+            await self._channel.send(pack(Error(status, failure.code, str(failure)[:500], 0)))
+        except (StreamBroken, ProtocolError):
+            return

@@ -1,0 +1,87 @@
+"""The executor's bid: a pure decision from what is asked and what there is (spec 04)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ryvion_node.engine.interface import EngineModel
+from ryvion_node.executor.constants import TYPICAL_JOB_TOKENS
+from ryvion_protocol.constants import QUOTE_LIFETIME_MS
+from ryvion_protocol.messages import Quote, QuoteRequest, Refusal
+from ryvion_protocol.money import cost_microcredits
+from ryvion_protocol.schema import NodeKey
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """What the executor sells, and how."""
+
+    network: str
+    node_key: NodeKey
+    jurisdiction: str
+    price_in: int
+    price_out: int
+    models: tuple[EngineModel, ...]
+
+
+def fitting_model(shop: Shop, request: QuoteRequest) -> EngineModel | None:
+    """The model asked for by name, digest or both."""
+    for model in shop.models:
+        named = request.model in ("", model.name)
+        if (
+            named
+            and request.digest in (b"", model.digest)
+            and model.kind == request.kind
+            and (request.model or request.digest)
+        ):
+            return model
+    return None
+
+
+def refusal_of(shop: Shop, request: QuoteRequest, model: EngineModel | None) -> Refusal | None:
+    """The first reason not to bid, or None."""
+    if request.network != shop.network:
+        return Refusal("limits", f"this node belongs to the network '{shop.network}'", 0)
+    if model is None:
+        return Refusal("model_gone", "this node does not serve that model", 0)
+    if request.jurisdictions and shop.jurisdiction not in request.jurisdictions:
+        return Refusal("jurisdiction", f"this node is in {shop.jurisdiction}", 0)
+    if request.prompt_tokens_max + 1 > model.context_tokens:
+        return Refusal("limits", f"the context holds {model.context_tokens} tokens", 0)
+    least = cost_microcredits(request.prompt_tokens_max, 1, shop.price_in, shop.price_out)
+    if request.max_price and least > request.max_price:
+        return Refusal("price", f"the prompt alone costs up to {least} micro-credits here", 0)
+    return None
+
+
+def busy(model: EngineModel) -> Refusal:
+    """No slot, no room in the queue; try again when one job will have ended."""
+    return Refusal("busy", "all slots and the queue are full", min(60_000, _job_ms(model)))
+
+
+def quote_for(
+    shop: Shop, request: QuoteRequest, request_hash: bytes, model: EngineModel, queue_depth: int, now_ms: int
+) -> Quote:
+    """A binding bid with an honest expectation of the first token."""
+    prompt_ms = request.prompt_tokens_max * 1_000_000 // max(model.prompt_millitokens_per_s, 1)
+    token_ms = 1_000_000 // max(model.millitokens_per_s, 1)
+    waiting_ms = queue_depth * _job_ms(model) // max(model.slots, 1)
+    return Quote(
+        request_hash=request_hash,
+        node_key=shop.node_key,
+        model=model.name,
+        digest=model.digest,
+        context_tokens=model.context_tokens,
+        price_in=shop.price_in,
+        price_out=shop.price_out,
+        jurisdiction=shop.jurisdiction,
+        queue_depth=queue_depth,
+        first_token_ms=min(prompt_ms + token_ms + waiting_ms, 2**32 - 1),
+        millitokens_per_s=model.millitokens_per_s,
+        issued_ms=now_ms,
+        expires_ms=now_ms + QUOTE_LIFETIME_MS,
+    )
+
+
+def _job_ms(model: EngineModel) -> int:
+    return TYPICAL_JOB_TOKENS * 1_000_000 // max(model.millitokens_per_s, 1)

@@ -1,0 +1,145 @@
+"""The executor: answers quote requests, holds slots, runs ordered jobs (spec 04)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from ryvion_node.engine.interface import EngineModel
+from ryvion_node.executor.constants import ORDER_GRACE_S, REQUEST_TIMEOUT_S, STANDBY_S
+from ryvion_node.executor.job import SoldJob, SoldTerms, Workshop
+from ryvion_node.executor.quoting import Shop, busy, fitting_model, quote_for, refusal_of
+from ryvion_node.executor.slots import SlotBook
+from ryvion_node.ledger.errors import JobExists, LedgerError
+from ryvion_node.ledger.records import JobBegun
+from ryvion_node.log import log_event
+from ryvion_node.p2p.channel import JobChannel
+from ryvion_node.p2p.interface import Stream, StreamBroken
+from ryvion_protocol.errors import PayloadInvalid, ProtocolError
+from ryvion_protocol.job import job_id_of
+from ryvion_protocol.messages import Cancel, Error, JobOffer, JobRequest, Quote, QuoteRequest, Refusal
+from ryvion_protocol.packet import Packet, pack
+
+log = logging.getLogger("ryvion.executor.seller")
+
+
+class Seller:
+    """Serves the market protocol. One handler task per stream; nothing a peer does escapes it."""
+
+    def __init__(self, workshop: Workshop, shop: Callable[[tuple[EngineModel, ...]], Shop], max_queue: int) -> None:
+        self._workshop = workshop
+        self._shop = shop
+        self._slots = SlotBook(max_queue)
+        self._turns: dict[str, trio.CapacityLimiter] = {}
+
+    def free_slots(self, model: str) -> int:
+        """Slots that a job could start on at once; what the Offer advertises."""
+        return self._slots.free(model)
+
+    async def serve(self, stream: Stream) -> None:
+        """Handle one inbound market stream from quote to acceptance."""
+        channel = JobChannel(stream, "executor")
+        try:
+            await self._serve(channel)
+        except ProtocolError as exc:
+            log_event(log, "peer_broke_protocol", peer=stream.peer.hex(), code=exc.code)
+            await _tell(channel, Error(400, exc.code, str(exc)[:500], 0))
+        except JobExists:
+            await _tell(channel, Error(409, "job_replayed", "this order was placed before", 0))
+        except LedgerError as exc:
+            log_event(log, "ledger_unavailable", reason=str(exc))
+            await _tell(channel, Error(503, "ledger_unavailable", "this node cannot keep its books now", 60_000))
+        except (StreamBroken, trio.TooSlowError):
+            return
+        finally:
+            await channel.close()
+
+    async def _serve(self, channel: JobChannel) -> None:
+        with trio.fail_after(STANDBY_S):
+            asked = await channel.receive()
+        match asked.message:
+            case QuoteRequest() as request:
+                await self._quote(channel, asked, request)
+            case _:
+                return
+
+    async def _quote(self, channel: JobChannel, asked: Packet, request: QuoteRequest) -> None:
+        shop = self._shop(self._workshop.engine.models())
+        self._slots.set_models({model.name: model.slots for model in shop.models})
+        model = fitting_model(shop, request)
+        refusal = refusal_of(shop, request, model)
+        if refusal is not None or model is None:
+            await channel.send(pack(refusal or Refusal("model_gone", "", 0)))
+            return
+        depth = self._slots.queue_depth(model.name)
+        place = self._slots.hold(model.name, channel.peer)
+        if place is None:
+            await channel.send(pack(busy(model)))
+            return
+        try:
+            now_ms = self._workshop.clock_ms()
+            quote = pack(quote_for(shop, request, asked.hash, model, depth, now_ms), self._workshop.identity)
+            await channel.send(quote)
+            terms = await self._await_order(channel, quote)
+            if terms is not None:
+                await self._workshop.chains.load(terms.offer.requester_key)
+                turn = self._turns.setdefault(model.name, trio.CapacityLimiter(model.slots))
+                await SoldJob(self._workshop, channel, terms, turn).run()
+        finally:
+            self._slots.release(place)
+
+    async def _await_order(self, channel: JobChannel, quote: Packet) -> SoldTerms | None:
+        assert isinstance(quote.message, Quote)
+        held_s = (quote.message.expires_ms - quote.message.issued_ms) / 1000 + ORDER_GRACE_S
+        with trio.fail_after(held_s):
+            ordered = await channel.receive()
+        if isinstance(ordered.message, Cancel):
+            return None
+        with trio.fail_after(REQUEST_TIMEOUT_S):
+            asked = await channel.receive()
+        if isinstance(asked.message, Cancel):
+            return None
+        offer, request = ordered.message, asked.message
+        if not isinstance(offer, JobOffer) or not isinstance(request, JobRequest):
+            return None
+        self._check_order(channel, offer, quote, asked)
+        await self._workshop.ledger.begin_job(
+            JobBegun(
+                job_id=job_id_of(ordered),
+                side="sold",
+                executor_key=offer.executor_key,
+                requester_key=offer.requester_key,
+                model=offer.model,
+                digest=offer.digest,
+                jurisdiction=quote.message.jurisdiction,
+                quote=quote.raw,
+                job_offer=ordered.raw,
+            )
+        )
+        return SoldTerms(job_id_of(ordered), offer, request, quote.message, quote.hash)
+
+    def _check_order(self, channel: JobChannel, offer: JobOffer, quote: Packet, request: Packet) -> None:
+        """The order must be the peer's own, for this quote, and commit to this prompt."""
+        assert isinstance(quote.message, Quote)
+        bid = quote.message
+        wrong = {
+            "network": offer.network != self._workshop.network,
+            "requester_key": offer.requester_key != channel.peer,
+            "executor_key": offer.executor_key != bid.node_key,
+            "quote_hash": offer.quote_hash != quote.hash,
+            "model": (offer.model, offer.digest) != (bid.model, bid.digest),
+            "request_commitment": offer.request_commitment != request.hash,
+            "expires_ms": offer.expires_ms <= self._workshop.clock_ms() - 120_000,
+        }
+        for field, is_wrong in wrong.items():
+            if is_wrong:
+                raise PayloadInvalid("order_mismatch", f"JobOffer.{field} does not match what was quoted")
+
+
+async def _tell(channel: JobChannel, error: Error) -> None:
+    try:
+        await channel.send(pack(error))
+    except (StreamBroken, ProtocolError):
+        return

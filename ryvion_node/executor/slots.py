@@ -1,0 +1,61 @@
+"""Room for jobs: slots and a bounded queue per model, held by quotes and taken by jobs (pure, no clock)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ryvion_node.executor.constants import MAX_HOLDS_PER_PEER
+from ryvion_protocol.schema import NodeKey
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One job's room on one model, from its quote until it ends."""
+
+    number: int
+    model: str
+    peer: NodeKey
+
+
+class SlotBook:
+    """Who holds room where. A place is one that runs, waits, or has only been quoted."""
+
+    def __init__(self, max_queue: int) -> None:
+        self._max_queue = max_queue
+        self._slots: dict[str, int] = {}
+        self._places: dict[int, Place] = {}
+        self._next = 0
+
+    def set_models(self, slots: Mapping[str, int]) -> None:
+        """Jobs at once per model; places of models that went away stay until their jobs end."""
+        self._slots = dict(slots)
+
+    def taken(self, model: str) -> int:
+        return sum(place.model == model for place in self._places.values())
+
+    def free(self, model: str) -> int:
+        """Slots that a job could start on at once."""
+        return max(0, self._slots.get(model, 0) - self.taken(model))
+
+    def queue_depth(self, model: str) -> int:
+        """Jobs that the next one would wait behind."""
+        return max(0, self.taken(model) + 1 - self._slots.get(model, 0))
+
+    def hold(self, model: str, peer: NodeKey) -> Place | None:
+        """Reserve room; None when slots and queue are full, or the peer holds enough already."""
+        if self.taken(model) >= self._slots.get(model, 0) + self._max_queue:
+            return None
+        if Counter(place.peer for place in self._places.values())[peer] >= MAX_HOLDS_PER_PEER + self._slots.get(
+            model, 0
+        ):
+            return None
+        place = Place(self._next, model, peer)
+        self._next += 1
+        self._places[place.number] = place
+        return place
+
+    def release(self, place: Place) -> None:
+        """Give room back; twice does no harm."""
+        self._places.pop(place.number, None)

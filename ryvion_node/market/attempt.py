@@ -1,0 +1,298 @@
+"""One order on one executor, from JobOffer to Acceptance: the requester's side of the job stream (spec 04)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import trio
+
+from ryvion_node.engine.interface import EngineError, TokenCounter
+from ryvion_node.ledger.interface import Ledger
+from ryvion_node.ledger.records import JobBegun, Settlement
+from ryvion_node.market.bidding import LiveBid
+from ryvion_node.market.constants import SETTLE_TIMEOUT_S, STARTED_TIMEOUT_S, TOKEN_TIMEOUT_S
+from ryvion_node.market.interface import Outcome
+from ryvion_node.market.terms import Terms
+from ryvion_node.p2p.channel import JobChannel
+from ryvion_node.p2p.interface import StreamBroken
+from ryvion_protocol.checks import Check, JobEvidence, all_passed, check_finished_job, first_failure
+from ryvion_protocol.errors import ProtocolError
+from ryvion_protocol.messages import Acceptance, AuditEnvelope, Cancel, Delta, Error, Finished, Receipt, Started
+from ryvion_protocol.money import cost_microcredits
+from ryvion_protocol.packet import Packet, pack
+from ryvion_protocol.receipt import fields_of
+from ryvion_protocol.signing import SigningIdentity
+from ryvion_protocol.transcript import DeltaOrder, ResultHasher, Transcript
+
+
+class AttemptFailed(Exception):
+    """This executor did not finish the job; another may. `timed_out`: it stalled rather than failed."""
+
+    def __init__(self, message: str, *, code: str, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.timed_out = timed_out
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every attempt needs from its node."""
+
+    identity: SigningIdentity
+    ledger: Ledger
+    counter: TokenCounter
+    clock_ms: Callable[[], int]
+    first_token_timeout_s: float
+
+
+class Attempt:
+    """Drives one job stream. One task at a time uses it: `start`, then `texts`, then `settle`; or `cancel` in between."""
+
+    def __init__(self, desk: Desk, live_bid: LiveBid, terms: Terms) -> None:
+        self.terms = terms
+        self.bid = live_bid.bid
+        self.started: Started | None = None
+        self._desk = desk
+        self._channel: JobChannel = live_bid.channel
+        self._transcript = Transcript(terms.job_id)
+        self._result = ResultHasher()
+        self._order = DeltaOrder()
+        self._text: list[str] = []
+        self._begun_at = trio.current_time()
+        self._offered_ms = desk.clock_ms()
+        self._first_text_at: float | None = None
+        self._finished: Packet | None = None
+
+    @property
+    def delivered(self) -> bool:
+        """Has any text arrived?"""
+        return self._first_text_at is not None
+
+    async def start(self) -> None:
+        """Order the job; returns when the executor has taken it. The order is on disk before it is on the wire."""
+        offer, quote = self.terms.job_offer, self.bid.quote
+        await self._desk.ledger.begin_job(
+            JobBegun(
+                job_id=self.terms.job_id,
+                side="bought",
+                executor_key=quote.node_key,
+                requester_key=self._desk.identity.public_key,
+                model=quote.model,
+                digest=quote.digest,
+                jurisdiction=quote.jurisdiction,
+                quote=self.terms.quote.raw,
+                job_offer=offer.raw,
+            )
+        )
+        with _translated(STARTED_TIMEOUT_S + quote.first_token_ms / 1000, "take the job"):
+            await self._channel.send(offer, self.terms.job_request)
+            packet = await self._channel.receive()
+        match packet.message:
+            case Started() as started:
+                if started.job_id != self.terms.job_id:
+                    raise AttemptFailed("it started another job", code="wrong_job")
+                if started.jurisdiction != quote.jurisdiction:
+                    raise AttemptFailed("it started in another jurisdiction", code="wrong_jurisdiction")
+                self.started = started
+            case other:
+                raise _unwanted(other)
+
+    async def texts(self) -> AsyncIterator[str]:
+        """The answer as it arrives; ends with `Finished`, raises AttemptFailed when it breaks."""
+        first_s = max(self._desk.first_token_timeout_s, 2 * self.bid.quote.first_token_ms / 1000)
+        while True:
+            with _translated(TOKEN_TIMEOUT_S if self.delivered else first_s, "send the next token"):
+                packet = await self._channel.receive()
+                if isinstance(packet.message, Delta):
+                    self._take(packet, packet.message)
+            match packet.message:
+                case Delta(text=text):
+                    if text:
+                        yield text
+                case Finished(reason="stop" | "length"):
+                    self._finished = packet
+                    return
+                case other:
+                    raise _unwanted(other)
+
+    def _take(self, packet: Packet, delta: Delta) -> None:
+        self._order.add(delta)
+        self._transcript.add(packet.raw)
+        self._result.add(delta.text)
+        self._text.append(delta.text)
+        if delta.text and self._first_text_at is None:
+            self._first_text_at = trio.current_time()
+
+    async def settle(self) -> Outcome:
+        """Receive receipt and envelope, check them against what we saw, record the verdict, then send it."""
+        with _translated(SETTLE_TIMEOUT_S, "send the receipt"):
+            receipt = await self._channel.receive()
+            envelope = await self._channel.receive() if isinstance(receipt.message, Receipt) else receipt
+        finished = self._finished
+        if not isinstance(receipt.message, Receipt) or not isinstance(envelope.message, AuditEnvelope):
+            raise _unwanted(envelope.message)
+        assert finished is not None  # the state machine lets a receipt come after it only
+        assert isinstance(finished.message, Finished)
+        evidence = JobEvidence(
+            job_offer=self.terms.job_offer,
+            quote=self.terms.quote,
+            state=self._channel.machine.state,
+            frames=self._channel.frames_received,
+            frame_bytes=self._channel.frame_bytes_received,
+            result_hash=self._result.digest,
+            transcript_hash=self._transcript.digest,
+            text_bytes=self._result.text_bytes,
+            own_prompt_units=self.bid.eligible.prompt.tokens if self.bid.eligible.prompt.counted else None,
+            own_completion_units=await self._own_completion_units(),
+            finished=finished.message,
+            receipt=receipt.message,
+            envelope=envelope,
+            offered_ms=self._offered_ms,
+            ended_ms=self._desk.clock_ms(),
+        )
+        ended_at = trio.current_time()
+        checks = check_finished_job(evidence)
+        await self._record(finished, receipt, receipt.message, envelope, envelope.message, checks)
+        return self._outcome(finished.message, receipt.message, envelope.message, checks, ended_at)
+
+    async def _own_completion_units(self) -> int | None:
+        """Our own canonical count of what came, by the billing rule of spec 04; None without the tokenizer."""
+        digest = self.bid.quote.digest
+        if not self._desk.counter.knows(digest):
+            return None
+        try:
+            count = await self._desk.counter.count_text(digest, "".join(self._text))
+        except EngineError:
+            return None
+        return min(count, self.terms.max_completion_tokens)
+
+    async def _record(
+        self,
+        finished: Packet,
+        receipt: Packet,
+        issued: Receipt,
+        envelope: Packet,
+        told: AuditEnvelope,
+        checks: tuple[Check, ...],
+    ) -> None:
+        """Receipt, checks and verdict in one transaction; only then is the verdict sent."""
+        accepted = all_passed(checks)
+        acceptance = pack(
+            Acceptance(
+                job_id=self.terms.job_id,
+                requester_key=self._desk.identity.public_key,
+                envelope_hash=envelope.hash,
+                agreed_units=issued.metering_units if accepted else 0,
+                accepted=accepted,
+                reason=first_failure(checks),
+            ),
+            self._desk.identity,
+        )
+        await self._desk.ledger.settle_bought(
+            Settlement(
+                job_id=self.terms.job_id,
+                prompt_units=told.prompt_units,
+                completion_units=told.completion_units,
+                cost_microcredits=self._cost(told) if accepted else 0,
+                finished=finished.raw,
+                receipt=receipt.raw,
+                receipt_cid=fields_of(issued).cid(),
+                envelope=envelope.raw,
+                envelope_hash=envelope.hash,
+                acceptance=acceptance.raw,
+                accepted=accepted,
+                reason=first_failure(checks),
+                checks=checks,
+            )
+        )
+        try:
+            await self._channel.send(acceptance)
+        except (StreamBroken, ProtocolError):
+            return  # the executor has the order and its receipt; the verdict is on our disk
+
+    def _cost(self, envelope: AuditEnvelope) -> int:
+        quote = self.bid.quote
+        return cost_microcredits(envelope.prompt_units, envelope.completion_units, quote.price_in, quote.price_out)
+
+    def _outcome(
+        self, finished: Finished, receipt: Receipt, envelope: AuditEnvelope, checks: tuple[Check, ...], ended_at: float
+    ) -> Outcome:
+        first_at = self._first_text_at or ended_at
+        accepted = all_passed(checks)
+        return Outcome(
+            finish_reason="length" if finished.reason == "length" else "stop",
+            prompt_tokens=envelope.prompt_units,
+            completion_tokens=envelope.completion_units,
+            receipt=receipt,
+            cid=fields_of(receipt).cid(),
+            envelope=envelope_to_json(envelope),
+            checks=checks,
+            accepted=accepted,
+            cost=self._cost(envelope) if accepted else 0,
+            first_token_ms=round((first_at - self._begun_at) * 1000),
+            duration_ms=round((ended_at - self._begun_at) * 1000),
+        )
+
+    async def cancel(self, reason: str) -> Outcome | None:
+        """Stop the executor and settle what it delivered; None when it no longer answers."""
+        try:
+            with _translated(SETTLE_TIMEOUT_S, "stop"):
+                if self._finished is None:
+                    await self._channel.send(pack(Cancel(reason)))
+                while self._finished is None:
+                    packet = await self._channel.receive()
+                    match packet.message:
+                        case Delta() as delta:
+                            self._take(packet, delta)
+                        case Finished():
+                            self._finished = packet
+                        case Started() as started:
+                            self.started = started
+                        case other:
+                            raise _unwanted(other)
+            return await self.settle()
+        except AttemptFailed as exc:
+            await self.record_failure(exc.code, str(exc))
+            return None
+
+    async def record_failure(self, code: str, message: str) -> None:
+        """Close the job in the ledger: nothing is settled, its evidence stays."""
+        await self._desk.ledger.fail_job(self.terms.job_id, "bought", code, message)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+@contextmanager
+def _translated(deadline_s: float, doing: str) -> Iterator[None]:
+    """Everything that can be wrong with the peer becomes AttemptFailed; waits at most `deadline_s` seconds."""
+    try:
+        with trio.fail_after(deadline_s):
+            yield
+    except trio.TooSlowError:
+        raise AttemptFailed(f"it did not {doing} within {deadline_s:g} s", code="timeout", timed_out=True) from None
+    except StreamBroken as exc:
+        raise AttemptFailed(f"the connection was lost: {exc}", code="stream_lost") from exc
+    except ProtocolError as exc:
+        raise AttemptFailed(f"it broke the protocol ({exc.code}): {exc}", code=exc.code) from exc
+
+
+def _unwanted(message: object) -> AttemptFailed:
+    if isinstance(message, Error):
+        return AttemptFailed(f"{message.code}: {message.message}", code=message.code)
+    if isinstance(message, Finished):
+        return AttemptFailed(f"it ended the job with '{message.reason}'", code="unexpected_end")
+    return AttemptFailed(f"it sent an unexpected {type(message).__name__}", code="unexpected_message")
+
+
+def envelope_to_json(envelope: AuditEnvelope) -> dict[str, object]:
+    """JSON-ready fields: bytes as lowercase hex."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, bytes):
+            return value.hex()
+        return [plain(item) for item in value] if isinstance(value, tuple) else value
+
+    return {name: plain(value) for name, value in asdict(envelope).items()}

@@ -1,0 +1,98 @@
+"""The candidates of one order, asked in batches until one of them runs the job."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import replace
+
+import trio
+
+from ryvion_node.market.bidding import LiveBid, Round
+from ryvion_node.market.constants import MAX_QUOTE_ROUNDS
+from ryvion_node.market.floor import TradingFloor
+from ryvion_node.market.interface import Candidate, ChatOrder, MarketError, Route
+from ryvion_node.market.selection import Eligible, ask_order, candidate, choose, explain_bids, refuse, shortlist
+from ryvion_protocol.schema import NodeKey
+
+
+class Auction:
+    """The candidates of one order, asked in batches; every bidder is tried at most once."""
+
+    def __init__(self, floor: TradingFloor, order: ChatOrder) -> None:
+        self._floor = floor
+        self._order = order
+        self._queue: list[Eligible] | None = None
+        self._lines: list[Candidate] = []
+        self._started_at = trio.current_time()
+        self._rounds = 0
+        self._retry_after_ms: int | None = None
+        self.why = ""
+
+    async def next_bid(self) -> LiveBid:
+        """The best bid among the executors not tried yet; raises MarketError when there is none."""
+        if self._queue is None:
+            self._queue = await self._shortlist()
+        while self._queue and self._rounds < MAX_QUOTE_ROUNDS:
+            self._rounds += 1
+            asked, self._queue = self._queue[: self._floor.quote_peers], self._queue[self._floor.quote_peers :]
+            result = await self._floor.bidding.hold_round(asked, self._order, os.urandom(16))
+            self._lines += result.lines
+            if result.bids:
+                return self._pick(result)
+        raise self._nobody_left()
+
+    def _pick(self, result: Round) -> LiveBid:
+        scored, self.why = choose([live.bid for live in result.bids], self._order)
+        winner = next(live for live in result.bids if live.bid is scored[0][0])
+        losers = [live for live in result.bids if live is not winner]
+        for live in losers:
+            self._floor.bidding.release(live.channel)
+        # Losers may be asked again if the winner breaks.
+        assert self._queue is not None
+        self._queue = [live.bid.eligible for live in losers] + self._queue
+        self._lines = [line for line in self._lines if line.outcome not in ("won", "bid")]
+        self._lines = explain_bids(scored, self._order, self.why) + self._lines
+        return winner
+
+    async def _shortlist(self) -> list[Eligible]:
+        floor = self._floor
+        offers = floor.offers()
+        lengths = await floor.prompt_lengths(self._order, offers)
+        short = shortlist(offers, self._order, floor.desk.identity.public_key, lengths)
+        self._lines += short.filtered
+        if not short.eligible:
+            raise refuse(self._order, offers, short)
+        cooling = floor.cooling()
+        return ask_order(short.eligible, self._order, cooling, floor.quote_peers, random.random())
+
+    def _nobody_left(self) -> MarketError:
+        reasons = "; ".join(
+            f"{line.peer_id[-8:]}: {line.reason}"
+            for line in self._lines
+            if line.outcome not in ("filtered", "won", "bid")
+        )
+        message = f"no executor took the job ({reasons})" if reasons else "no executor took the job"
+        return MarketError("no_capacity", message, retry_after_ms=2_000)
+
+    def explain(self, winner: LiveBid | None, explanation: str) -> Route:
+        asked = {line.node_key for line in self._lines}
+        waiting = [
+            candidate(e.offer, e.model, "not_asked", "ranked behind those asked")
+            for e in self._queue or ()
+            if e.key not in asked
+        ]
+        return Route(
+            model=self._order.model,
+            jurisdictions=self._order.jurisdictions,
+            candidates=(*self._lines, *waiting),
+            winner=winner.bid.eligible.key if winner else None,
+            explanation=explanation,
+            decided_ms=round((trio.current_time() - self._started_at) * 1000),
+        )
+
+    def lost(self, key: NodeKey, reason: str) -> None:
+        """Note that the winner broke the job before its first token."""
+        self._lines = [
+            replace(line, outcome="refused", reason=reason) if line.node_key == key else line for line in self._lines
+        ]

@@ -1,0 +1,162 @@
+"""The quote round: ask several executors at once, wait no longer than it pays (spec 04)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from ryvion_node.market.constants import QUOTE_GRACE_MAX_S, QUOTE_GRACE_MIN_S, QUOTE_TIMEOUT_S
+from ryvion_node.market.interface import Candidate, ChatOrder
+from ryvion_node.market.selection import Bid, Eligible, bid_cost, candidate, expected_completion
+from ryvion_node.p2p.channel import JobChannel
+from ryvion_node.p2p.interface import Network, PeerUnreachable, StreamBroken
+from ryvion_protocol.constants import MARKET_PROTOCOL
+from ryvion_protocol.errors import ProtocolError
+from ryvion_protocol.messages import CHAT, Error, Quote, QuoteRequest, Refusal
+from ryvion_protocol.packet import Packet, pack
+
+log = logging.getLogger("ryvion.market.bidding")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBid:
+    """A quote whose slot is held, and the open stream to take it up on."""
+
+    bid: Bid
+    packet: Packet
+    channel: JobChannel
+
+
+@dataclass(slots=True)
+class Round:
+    """What came back from one round of questions."""
+
+    bids: list[LiveBid] = field(default_factory=list)
+    lines: list[Candidate] = field(default_factory=list)
+    """Those that did not bid, and why."""
+
+
+Answer = LiveBid | Candidate
+
+
+class Bidding:
+    """Holds quote rounds. Streams that lose or answer late are closed in the owner's nursery, off the hot path."""
+
+    def __init__(self, network: Network, network_id: str, nursery: trio.Nursery) -> None:
+        self._network = network
+        self._network_id = network_id
+        self._nursery = nursery
+
+    def release(self, channel: JobChannel) -> None:
+        """Close a stream in the background."""
+        self._nursery.start_soon(channel.close)
+
+    async def hold_round(self, asked: Sequence[Eligible], order: ChatOrder, nonce: bytes) -> Round:
+        """Ask all of `asked`; return when all answered, or a grace time after the first good bid."""
+        result = Round()
+        answers_in, answers = trio.open_memory_channel[Answer](len(asked))
+        for eligible in asked:
+            self._nursery.start_soon(self._ask, eligible, order, nonce, answers_in)
+        started = trio.current_time()
+        waiting = {eligible.key: eligible for eligible in asked}
+        with trio.move_on_after(QUOTE_TIMEOUT_S) as scope:
+            while waiting:
+                answer = await answers.receive()
+                if isinstance(answer, LiveBid):
+                    del waiting[answer.bid.eligible.key]
+                    result.bids.append(answer)
+                    took_s = trio.current_time() - started
+                    grace_s = min(max(took_s, QUOTE_GRACE_MIN_S), QUOTE_GRACE_MAX_S)
+                    scope.deadline = min(scope.deadline, trio.current_time() + grace_s)
+                else:
+                    del waiting[answer.node_key]
+                    result.lines.append(answer)
+        answers.close()
+        result.lines += [candidate(e.offer, e.model, "no_answer", "no quote in time") for e in waiting.values()]
+        return result
+
+    async def _ask(
+        self, eligible: Eligible, order: ChatOrder, nonce: bytes, answers: trio.MemorySendChannel[Answer]
+    ) -> None:
+        """Get one quote and hand it over; close the stream when nobody waits for it any more."""
+        answer = await self._quote_from(eligible, order, nonce)
+        try:
+            answers.send_nowait(answer)
+        except trio.BrokenResourceError:
+            if isinstance(answer, LiveBid):
+                await answer.channel.close()
+
+    async def _quote_from(self, eligible: Eligible, order: ChatOrder, nonce: bytes) -> Answer:
+        def line(outcome: str, reason: str) -> Candidate:
+            return candidate(eligible.offer, eligible.model, outcome, reason)
+
+        self._network.learn_addresses(eligible.key, eligible.offer.addresses)
+        channel: JobChannel | None = None
+        kept = False
+        try:
+            with trio.fail_after(QUOTE_TIMEOUT_S):
+                channel = JobChannel(await self._network.open_stream(eligible.key, MARKET_PROTOCOL), "requester")
+                request = pack(self._request(eligible, order, nonce))
+                await channel.send(request)
+                packet = await channel.receive()
+            match packet.message:
+                case Quote() as quote:
+                    wrong = wrong_quote(quote, request, eligible, order)
+                    if wrong is not None:
+                        return line("refused", wrong)
+                    kept = True
+                    return LiveBid(Bid(eligible, quote), packet, channel)
+                case Refusal() as refusal:
+                    return line("refused", f"{refusal.code}: {refusal.message}")
+                case Error() as error:
+                    return line("refused", f"{error.code}: {error.message}")
+                case other:
+                    return line("refused", f"unexpected {type(other).__name__}")
+        except PeerUnreachable as exc:
+            return line("unreachable", str(exc))
+        except trio.TooSlowError:
+            return line("no_answer", f"no quote within {QUOTE_TIMEOUT_S:g} s")
+        except StreamBroken as exc:
+            return line("no_answer", str(exc))
+        except ProtocolError as exc:
+            return line("refused", f"broke the protocol ({exc.code}): {exc}")
+        finally:
+            if channel is not None and not kept:
+                self.release(channel)
+
+    def _request(self, eligible: Eligible, order: ChatOrder, nonce: bytes) -> QuoteRequest:
+        room = eligible.completion_room
+        return QuoteRequest(
+            network=self._network_id,
+            nonce=nonce,
+            model=eligible.model.name,
+            digest=eligible.model.digest,
+            kind=CHAT,
+            prompt_tokens_max=eligible.prompt_limit,
+            completion_tokens_max=min(order.max_completion_tokens or room, room),
+            jurisdictions=order.jurisdictions,
+            max_price=order.max_price or 0,
+            patience_ms=math.ceil(QUOTE_TIMEOUT_S * 1000),
+        )
+
+
+def wrong_quote(quote: Quote, request: Packet, eligible: Eligible, order: ChatOrder) -> str | None:
+    """Does the quote answer what was asked, by whom it was asked? The reason when not."""
+    if quote.node_key != eligible.key:
+        return "the quote names another node"
+    if quote.request_hash != request.hash:
+        return "the quote answers another request"
+    if (quote.model, quote.digest) != (eligible.model.name, eligible.model.digest):
+        return "the quote is for another model"
+    if quote.jurisdiction != eligible.offer.jurisdiction:
+        return f"the quote says jurisdiction {quote.jurisdiction}, the offer said {eligible.offer.jurisdiction}"
+    if eligible.prompt_limit + 1 > quote.context_tokens:
+        return f"the quoted context of {quote.context_tokens} tokens is too small"
+    cost = bid_cost(Bid(eligible, quote), expected_completion(order))
+    if order.max_price is not None and cost > order.max_price:
+        return f"price: it would cost {cost} micro-credits, the limit is {order.max_price}"
+    return None

@@ -1,0 +1,78 @@
+"""The requester: implements `Market` over the network (spec 04)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from ryvion_node.market.attempt import Attempt, Desk
+from ryvion_node.market.auction import Auction
+from ryvion_node.market.bidding import Bidding
+from ryvion_node.market.book import OfferBook
+from ryvion_node.market.constants import MAX_BACKGROUND_SETTLEMENTS
+from ryvion_node.market.floor import TradingFloor
+from ryvion_node.market.interface import ChatOrder, MarketError, Route
+from ryvion_node.market.purchase import Purchase
+from ryvion_node.p2p.interface import Network
+from ryvion_protocol.messages import Offer
+
+
+class Buyer:
+    """Places orders. Everything that outlives one order runs in the nursery it was given."""
+
+    def __init__(
+        self,
+        network: Network,
+        network_id: str,
+        book: OfferBook,
+        desk: Desk,
+        quote_peers: int,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._floor = TradingFloor(network_id, book, desk, Bidding(network, network_id, nursery), quote_peers)
+        self._nursery = nursery
+        self._settling = 0
+
+    def offers(self) -> tuple[Offer, ...]:
+        """Every live offer heard, newest first."""
+        return self._floor.offers()
+
+    async def route(self, order: ChatOrder) -> Route:
+        """Hold the quote round and explain the choice, without running a job."""
+        auction = Auction(self._floor, order)
+        try:
+            live = await auction.next_bid()
+        except MarketError as exc:
+            return auction.explain(None, str(exc))
+        self._floor.bidding.release(live.channel)
+        return auction.explain(live, auction.why)
+
+    @asynccontextmanager
+    async def buy(self, order: ChatOrder) -> AsyncIterator[Purchase]:
+        """Place a job: entering returns once an executor accepted it; leaving stops and settles what still runs."""
+        purchase = Purchase(self._floor, order, self._release)
+        try:
+            await purchase.place()
+            yield purchase
+        finally:
+            attempt = purchase.leave()
+            if attempt is not None:
+                self._nursery.start_soon(self._stop_and_settle, attempt)
+
+    def _release(self, attempt: Attempt) -> None:
+        """Close a finished attempt's stream, off the caller's path."""
+        self._nursery.start_soon(attempt.close)
+
+    async def _stop_and_settle(self, attempt: Attempt) -> None:
+        """Nobody reads the answer any more: cancel, and settle what was delivered."""
+        self._settling += 1
+        try:
+            if self._settling <= MAX_BACKGROUND_SETTLEMENTS:
+                await attempt.cancel("client_gone")
+            else:
+                await attempt.record_failure("not_settled", "too many cancelled jobs are being settled")
+        finally:
+            self._settling -= 1
+            await attempt.close()

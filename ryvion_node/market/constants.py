@@ -1,0 +1,38 @@
+"""Limits and timers of the requester's side, each with its reason."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_BOOK_OFFERS: Final = 4096
+"""About 8 MB of offers; more sellers than one requester can compare with profit."""
+SYNC_TIMEOUT_S: Final = 5.0
+SYNC_POLL_S: Final = 0.25
+"""How often new peers are looked for; a newcomer sees the market this much after its first connection."""
+
+QUOTE_TIMEOUT_S: Final = 3.0
+"""For one round of quotes, dialling included."""
+QUOTE_GRACE_MIN_S: Final = 0.02
+QUOTE_GRACE_MAX_S: Final = 0.25
+"""After the first good bid the round waits as long again as that bid took, within these bounds."""
+MAX_QUOTE_ROUNDS: Final = 4
+MAX_ATTEMPTS: Final = 3
+"""Executors tried for one order before the client gets an error."""
+
+STARTED_TIMEOUT_S: Final = 10.0
+"""From JobOffer to Started on an executor with a free slot."""
+TOKEN_TIMEOUT_S: Final = 30.0
+"""Silence in the middle of an answer after which the executor counts as lost."""
+SETTLE_TIMEOUT_S: Final = 5.0
+"""From the last delta, or our Cancel, to the audit envelope."""
+
+EXPECTED_COMPLETION_TOKENS: Final = 256
+"""Length of a typical answer: bids are compared at min(this, max_completion_tokens)."""
+DEFAULT_MAX_COMPLETION_TOKENS: Final = 4096
+MESSAGE_OVERHEAD_TOKENS: Final = 16
+"""What a chat template adds to a message at most, for bounds without the tokenizer."""
+COOLDOWN_S: Final = 30.0
+"""An executor that broke a job is asked last for this long."""
+MAX_COOLDOWNS: Final = 4096
+MAX_BACKGROUND_SETTLEMENTS: Final = 64
+"""Cancelled jobs whose receipts are still awaited; beyond this their streams are just closed."""

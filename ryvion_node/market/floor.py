@@ -1,0 +1,74 @@
+"""What auctions, purchases and the offer list share: the book, the desk, the memory of broken jobs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import trio
+
+from ryvion_node.engine.interface import EngineError, Turn
+from ryvion_node.log import log_event
+from ryvion_node.market.attempt import Desk
+from ryvion_node.market.bidding import Bidding
+from ryvion_node.market.book import OfferBook
+from ryvion_node.market.constants import COOLDOWN_S, MAX_COOLDOWNS, MESSAGE_OVERHEAD_TOKENS
+from ryvion_node.market.interface import ChatOrder
+from ryvion_node.market.selection import PromptLength
+from ryvion_protocol.messages import Offer
+from ryvion_protocol.schema import NodeKey
+
+log = logging.getLogger("ryvion.market.floor")
+
+
+class Cooldowns:
+    """Executors that broke a job lately; bounded, oldest forgotten first."""
+
+    def __init__(self) -> None:
+        self._until: dict[NodeKey, float] = {}
+
+    def add(self, key: NodeKey, now_s: float) -> None:
+        self._until.pop(key, None)
+        self._until[key] = now_s + COOLDOWN_S
+        while len(self._until) > MAX_COOLDOWNS:
+            del self._until[next(iter(self._until))]
+
+    def active(self, now_s: float) -> frozenset[NodeKey]:
+        return frozenset(key for key, until in self._until.items() if until > now_s)
+
+
+class TradingFloor:
+    """One per requester."""
+
+    def __init__(self, network_id: str, book: OfferBook, desk: Desk, bidding: Bidding, quote_peers: int) -> None:
+        self.network_id = network_id
+        self.desk = desk
+        self.bidding = bidding
+        self.quote_peers = quote_peers
+        self._book = book
+        self._cooldowns = Cooldowns()
+
+    def offers(self) -> tuple[Offer, ...]:
+        """Every live offer heard, newest first."""
+        return self._book.live(self.desk.clock_ms())
+
+    def cool_down(self, key: NodeKey) -> None:
+        """Ask this executor last for a while."""
+        self._cooldowns.add(key, trio.current_time())
+
+    def cooling(self) -> frozenset[NodeKey]:
+        return self._cooldowns.active(trio.current_time())
+
+    async def prompt_lengths(self, order: ChatOrder, offers: Sequence[Offer]) -> dict[bytes, PromptLength]:
+        """The prompt's length by model digest: counted where we hold the tokenizer, else at most one token per byte."""
+        turns = tuple(Turn(m.role, m.content, m.name) for m in order.messages)
+        bound = sum(len(m.content.encode()) + MESSAGE_OVERHEAD_TOKENS for m in order.messages) + MESSAGE_OVERHEAD_TOKENS
+        lengths: dict[bytes, PromptLength] = {}
+        for digest in {m.digest for offer in offers for m in offer.models if m.name == order.model}:
+            lengths[digest] = PromptLength(bound, counted=False)
+            if self.desk.counter.knows(digest):
+                try:
+                    lengths[digest] = PromptLength(await self.desk.counter.count_prompt(digest, turns), counted=True)
+                except EngineError as exc:
+                    log_event(log, "prompt_not_counted", code=exc.code)
+        return lengths

@@ -1,0 +1,137 @@
+"""One order on its way: placed, failed over before its first token, streamed, settled."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import AsyncIterator, Callable
+
+from ryvion_node.log import log_event
+from ryvion_node.market.attempt import Attempt, AttemptFailed
+from ryvion_node.market.auction import Auction
+from ryvion_node.market.bidding import LiveBid
+from ryvion_node.market.constants import MAX_ATTEMPTS
+from ryvion_node.market.floor import TradingFloor
+from ryvion_node.market.interface import ChatOrder, Done, JobEvent, MarketError, Placement, Taken, Text
+from ryvion_node.market.terms import Randomness, draw_up
+from ryvion_node.p2p.peer_id import peer_id_of
+
+log = logging.getLogger("ryvion.market.purchase")
+
+
+class Purchase:
+    """One order on its way: implements `BoughtJob`."""
+
+    def __init__(self, floor: TradingFloor, order: ChatOrder, release: Callable[[Attempt], None]) -> None:
+        self._floor = floor
+        self._release = release
+        self._order = order
+        self._auction = Auction(floor, order)
+        self._attempt: Attempt | None = None
+        self._placement: Placement | None = None
+        self._tries = 0
+
+    @property
+    def placement(self) -> Placement:
+        assert self._placement is not None, "the job has not been placed"
+        return self._placement
+
+    async def place(self) -> None:
+        """Find an executor that takes the job; raises MarketError when none does."""
+        failure: AttemptFailed | None = None
+        while self._tries < MAX_ATTEMPTS:
+            try:
+                live = await self._auction.next_bid()
+            except MarketError as exc:
+                raise _broken(failure) if failure is not None else exc from None
+            self._tries += 1
+            attempt = self._new_attempt(live)
+            self._attempt = attempt
+            try:
+                await attempt.start()
+            except AttemptFailed as exc:
+                failure = exc
+                await self._give_up(attempt, exc)
+                continue
+            self._placement = self._placed(attempt, live)
+            return
+        raise _broken(failure)
+
+    async def events(self) -> AsyncIterator[JobEvent]:
+        """Taken, Text*, Done; raises MarketError when the job breaks."""
+        while True:
+            attempt = self._attempt
+            assert attempt is not None
+            try:
+                taken = False
+                async for text in attempt.texts():
+                    if not taken:
+                        taken = True
+                        yield Taken(self.placement)
+                    yield Text(text)
+                outcome = await attempt.settle()
+                if not taken:
+                    yield Taken(self.placement)
+            except AttemptFailed as exc:
+                delivered = attempt.delivered
+                await self._give_up(attempt, exc)
+                if delivered:
+                    raise _broken(exc, after_text=True) from exc
+                await self.place()
+                continue
+            self._attempt = None
+            self._release(attempt)
+            if not outcome.accepted:
+                self._floor.cool_down(attempt.bid.eligible.key)
+            yield Done(outcome)
+            return
+
+    def leave(self) -> Attempt | None:
+        """The caller is done: hand over what still runs, to be stopped and settled."""
+        attempt, self._attempt = self._attempt, None
+        return attempt
+
+    def _new_attempt(self, live: LiveBid) -> Attempt:
+        floor = self._floor
+        randomness = Randomness(os.urandom(16), os.urandom(16), random.getrandbits(63))
+        now_ms = floor.desk.clock_ms()
+        terms = draw_up(self._order, live.bid, live.packet, floor.desk.identity, floor.network_id, now_ms, randomness)
+        return Attempt(floor.desk, live, terms)
+
+    async def _give_up(self, attempt: Attempt, failure: AttemptFailed) -> None:
+        key = attempt.bid.eligible.key
+        self._attempt = None
+        self._auction.lost(key, str(failure))
+        self._floor.cool_down(key)
+        log_event(log, "attempt_failed", job=attempt.terms.job_id, node=key.hex(), code=failure.code)
+        self._release(attempt)
+        await attempt.record_failure(failure.code, str(failure))
+
+    def _placed(self, attempt: Attempt, live: LiveBid) -> Placement:
+        assert attempt.started is not None
+        quote = live.bid.quote
+        return Placement(
+            job_id=attempt.terms.job_id,
+            node_key=quote.node_key,
+            peer_id=peer_id_of(quote.node_key),
+            model=quote.model,
+            digest=quote.digest,
+            hardware=attempt.started.hardware,
+            jurisdiction=attempt.started.jurisdiction,
+            location=attempt.started.location,
+            price_in=quote.price_in,
+            price_out=quote.price_out,
+            route=self._auction.explain(live, self._auction.why),
+        )
+
+
+def _broken(failure: AttemptFailed | None, *, after_text: bool = False) -> MarketError:
+    if failure is None:
+        return MarketError("no_capacity", "no executor took the job", retry_after_ms=2_000)
+    where = "after part of the answer had been delivered" if after_text else "and no other executor could take it"
+    if failure.code == "context_overflow":
+        return MarketError("context_length_exceeded", f"the conversation does not fit the model: {failure}")
+    if failure.timed_out:
+        return MarketError("node_timeout", f"the executor stalled ({failure}) {where}")
+    return MarketError("node_failed", f"the executor failed ({failure}) {where}")

@@ -1,0 +1,76 @@
+"""The signed order of one job: JobOffer and JobRequest from an order and a quote (pure; spec 04)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ryvion_node.market.constants import DEFAULT_MAX_COMPLETION_TOKENS
+from ryvion_node.market.interface import ChatOrder
+from ryvion_node.market.selection import Bid
+from ryvion_protocol.constants import JOB_OFFER_LIFETIME_MS, PROTOCOL_VERSION
+from ryvion_protocol.job import job_id_of
+from ryvion_protocol.messages import JobOffer, JobRequest, Sampling
+from ryvion_protocol.money import cost_microcredits
+from ryvion_protocol.packet import Packet, pack
+from ryvion_protocol.schema import JobId
+from ryvion_protocol.signing import SigningIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class Randomness:
+    """Fresh random bytes for one job, drawn by the caller."""
+
+    nonce: bytes
+    salt: bytes
+    seed: int
+    """Used when the order fixes none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What both sides sign up to."""
+
+    job_id: JobId
+    job_offer: Packet
+    job_request: Packet
+    quote: Packet
+    max_completion_tokens: int
+
+
+def draw_up(
+    order: ChatOrder,
+    bid: Bid,
+    quote: Packet,
+    identity: SigningIdentity,
+    network_id: str,
+    now_ms: int,
+    random: Randomness,
+) -> Terms:
+    """Commit to prompt, model, sampling, limits and both parties; the job id is the hash of it all."""
+    request = pack(JobRequest(salt=random.salt, messages=order.messages, stop=order.stop, chunk_hashes=()))
+    prompt = bid.eligible.prompt_limit
+    completion = min(order.max_completion_tokens or DEFAULT_MAX_COMPLETION_TOKENS, bid.eligible.completion_room)
+    limit = cost_microcredits(prompt, completion, bid.quote.price_in, bid.quote.price_out)
+    offer = JobOffer(
+        version=PROTOCOL_VERSION,
+        network=network_id,
+        requester_key=identity.public_key,
+        executor_key=bid.quote.node_key,
+        nonce=random.nonce,
+        quote_hash=quote.hash,
+        model=bid.quote.model,
+        digest=bid.quote.digest,
+        request_commitment=request.hash,
+        sampling=Sampling(
+            temperature_millionths=round(order.temperature * 1_000_000),
+            top_p_millionths=max(1, round(order.top_p * 1_000_000)),
+            seed=random.seed if order.seed is None else order.seed,
+        ),
+        max_prompt_tokens=prompt,
+        max_completion_tokens=completion,
+        max_price=limit,
+        issued_ms=now_ms,
+        expires_ms=now_ms + JOB_OFFER_LIFETIME_MS,
+    )
+    packet = pack(offer, identity)
+    return Terms(job_id_of(packet), packet, request, quote, completion)
