@@ -18,6 +18,33 @@ OPEN_STREAM_S: Final = 5.0
 """Dial, handshake and protocol negotiation together; loopback needs 10 ms, a far link under 1 s."""
 CLOSE_S: Final = 2.0
 """Saying goodbye is a courtesy; a peer that does not listen is forgotten."""
+MAX_STREAMS_PER_PEER: Final = 64
+"""Inbound, at once: 64 streams of 30 frames/s saturate a core, so no honest peer has more."""
+MAX_NEGOTIATION_BYTES: Final = 1024
+"""One multistream line, a protocol id; the library itself reads whatever length a stranger announces."""
+NEGOTIATION_S: Final = 5
+"""Whole seconds for protocol negotiation and for the handshakes of a new connection."""
+
+# Connections.
+MAX_CONNECTIONS: Final = 128
+"""In and out; about 150 kB each, and each costs gossip and heartbeats."""
+MAX_INBOUND_CONNECTIONS: Final = 96
+"""Including handshakes in progress; the rest stays free for connections that we want."""
+MAX_CONNECTIONS_PER_PEER: Final = 4
+"""Two arise when both sides dial at once, and as many while an old one is dying."""
+MAX_CONNECTION_BUFFER_BYTES: Final = 4 * 1024 * 1024
+"""Received and unread, all streams of a connection; a peer that overruns its windows is cut off."""
+DIAL_STAGGER_S: Final = 0.25
+"""Head start of one address over the next (RFC 8305)."""
+HEARTBEAT_EVERY_S: Final = 10.0
+"""A connection that was silent this long is asked for a sign of life."""
+HEARTBEAT_ANSWER_S: Final = 5.0
+"""How long an answer may take."""
+HEARTBEAT_MISSES: Final = 2
+"""Unanswered in a row, then the connection is dead: silent loss is noticed within 30 s."""
+REDIAL_FIRST_S: Final = 0.5
+REDIAL_MAX_S: Final = 30.0
+"""Back-off of the bootstrap dialler, doubling, with jitter: a restarted bootstrap node is found again within 30 s."""
 
 # Gossip.
 MAX_GOSSIP_BYTES: Final = 64 * 1024
@@ -30,6 +57,14 @@ AUTHOR_MESSAGES_PER_S: Final = 4.0
 """Sustained; an honest author sends a few messages a minute, each costs every node about 3 ms."""
 MAX_AUTHORS: Final = 4096
 """Authors whose rate is remembered; the least recently heard is forgotten."""
+
+MAX_RPC_BYTES: Final = 512 * 1024
+"""One gossip envelope; several messages may travel together."""
+MAX_TOPIC_BYTES: Final = 128
+"""Topic names are ours and short; a peer's announcements are remembered, so they are bounded."""
+FORWARDER_BURST_FAULTS: Final = 16
+FORWARDER_FAULTS_PER_S: Final = 0.1
+"""Malformed or falsely signed messages, which no honest node forwards; a peer that sends more is disconnected."""
 
 # Addresses.
 MAX_ADDRESSES_PER_PEER: Final = 8

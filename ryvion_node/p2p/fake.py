@@ -40,7 +40,7 @@ from ryvion_node.p2p.interface import (
     Validator,
 )
 from ryvion_node.p2p.peer_id import peer_id_of
-from ryvion_node.p2p.rate_limit import AuthorRateLimit
+from ryvion_node.p2p.rate_limit import RateLimit
 from ryvion_protocol.schema import NodeKey
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class FakeNetwork(Network):
         self._addresses: dict[NodeKey, tuple[str, ...]] = {}
         self._streams: set[FakeStream] = set()
         self._seen: set[int] = set()
-        self._rates = AuthorRateLimit()
+        self._rates = RateLimit()
         self._inbox, self._inbox_reader = trio.open_memory_channel[_Gossip](GOSSIP_QUEUE_MESSAGES)
         self._nursery: trio.Nursery | None = None
 

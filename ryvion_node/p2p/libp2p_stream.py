@@ -1,0 +1,127 @@
+"""One libp2p stream as the node's `Stream`, with errors translated and its end told apart from its breaking."""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.stream_muxer.exceptions import MuxedStreamEOF
+
+from ryvion_node.p2p.constants import CLOSE_S, RECEIVE_MAX_BYTES
+from ryvion_node.p2p.interface import Stream, StreamBroken
+from ryvion_node.p2p.libp2p_yamux import LeanYamuxStream
+from ryvion_node.p2p.peer_id import key_of_bytes
+from ryvion_protocol.schema import NodeKey
+
+log = logging.getLogger(__name__)
+
+_TRANSPORT_ERRORS = (BaseLibp2pError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+_MULTISTREAM = b"/multistream/1.0.0"
+
+
+class Libp2pStream(Stream):
+    """A Yamux stream; what its multiplexer raises becomes StreamBroken.
+
+    For a stream that we opened, `protocol` is proposed with the first bytes we send instead of waiting two round
+    trips before them; the peer's answer is read before its first bytes. A peer that does not speak it breaks the
+    stream there.
+    """
+
+    def __init__(self, muxed: LeanYamuxStream, protocol: str = "") -> None:
+        self._muxed = muxed
+        self._peer = key_of_bytes(muxed.conn.peer_id.to_bytes())
+        self._proposal = _line(_MULTISTREAM) + _line(protocol.encode()) if protocol else b""
+        """Still to be sent ahead of everything."""
+        self._answer = self._proposal
+        """Still to be received ahead of everything: the peer repeats what it agrees to."""
+        self._is_closed = False
+
+    @property
+    def peer(self) -> NodeKey:
+        return self._peer
+
+    async def send(self, data: bytes) -> None:
+        if self._is_closed:
+            raise StreamBroken("the stream is closed")
+        proposal, self._proposal = self._proposal, b""
+        try:
+            await self._muxed.write(proposal + data)
+        except _TRANSPORT_ERRORS as exc:
+            raise StreamBroken(f"sending failed: {exc}") from exc
+
+    async def receive(self) -> bytes:
+        if self._is_closed:
+            raise StreamBroken("the stream is closed")
+        if self._proposal:
+            await self.send(b"")
+        while True:
+            data = await self._read()
+            if not self._answer:
+                return data
+            if rest := self._match_answer(data):
+                return rest
+
+    async def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
+            try:
+                await self._muxed.close()
+                if not self._muxed.closed:
+                    # After the orderly end this only frees both sides: what was sent can still be read.
+                    await self._muxed.reset()
+            except _TRANSPORT_ERRORS as exc:
+                log.debug("closing a stream failed peer=%s reason=%r", self._muxed.conn.peer_id, exc)
+        self._forget()
+
+    async def end_sending(self) -> None:
+        """Half-close: the peer reads b"" after what was sent; we can still receive."""
+        if self._proposal:
+            await self.send(b"")
+        try:
+            await self._muxed.close()
+        except _TRANSPORT_ERRORS as exc:
+            raise StreamBroken(f"closing failed: {exc}") from exc
+
+    async def reset(self) -> None:
+        """Break the stream: the peer's next receive raises StreamBroken."""
+        self._is_closed = True
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
+            try:
+                await self._muxed.reset()
+            except _TRANSPORT_ERRORS as exc:
+                log.debug("resetting a stream failed peer=%s reason=%r", self._muxed.conn.peer_id, exc)
+        self._forget()
+
+    async def _read(self) -> bytes:
+        try:
+            return await self._muxed.read(RECEIVE_MAX_BYTES)
+        except MuxedStreamEOF as exc:
+            if self._answer:
+                raise StreamBroken("the peer does not speak the protocol") from exc
+            return b""
+        except _TRANSPORT_ERRORS as exc:
+            raise StreamBroken(f"receiving failed: {exc}") from exc
+
+    def _match_answer(self, data: bytes) -> bytes:
+        """Take the agreed lines off the front of what arrived; what follows them."""
+        expected = self._answer[: len(data)]
+        if not data.startswith(expected):
+            raise StreamBroken("the peer does not speak the protocol")
+        self._answer = self._answer[len(expected) :]
+        return data[len(expected) :]
+
+    def _forget(self) -> None:
+        """Free what an unclean end left behind in the connection's tables."""
+        conn, stream_id = self._muxed.conn, self._muxed.stream_id
+        for table in (conn.streams, conn.stream_buffers, conn.stream_events):
+            table.pop(stream_id, None)
+
+
+def _line(text: bytes) -> bytes:
+    line = text + b"\n"
+    if len(line) > 0x7F:
+        raise ValueError("a protocol id has at most 126 bytes")
+    return bytes([len(line)]) + line
