@@ -1,0 +1,188 @@
+"""The node's ledger on SQLite: one connection that writes in groups, one that reads."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import aiosqlite
+import trio
+import trio_asyncio
+
+from ryvion_node.ledger import queries, transactions
+from ryvion_node.ledger.database import (
+    MAX_LEDGER_BYTES,
+    PAGE_BYTES,
+    READER_PRAGMAS,
+    WRITER_PRAGMAS,
+    hold_ledger,
+    operator_errors,
+    prepare_database,
+)
+from ryvion_node.ledger.errors import LedgerUnavailable
+from ryvion_node.ledger.records import (
+    Evidence,
+    EvidenceRecord,
+    JobBegun,
+    JobRecord,
+    ReceiptDetail,
+    ReceiptRecord,
+    Settlement,
+    Side,
+    SoldResult,
+    Totals,
+)
+from ryvion_node.ledger.writer import GroupWriter
+from ryvion_protocol.checks import Check
+from ryvion_protocol.schema import JobId, NodeKey
+
+T = TypeVar("T")
+Clock = Callable[[], int]
+"""Unix milliseconds."""
+
+
+@contextlib.asynccontextmanager
+async def open_ledger(path: Path, *, clock: Clock, max_bytes: int = MAX_LEDGER_BYTES) -> AsyncIterator[SqliteLedger]:
+    """Take, check and open the ledger at `path`, inside `trio_asyncio.open_loop()`.
+
+    Raises LedgerInUse, LedgerCorrupt, LedgerTooNew, LedgerNotOpened or TooOpen. On leaving, what was submitted
+    is still written.
+    """
+    loop = trio_asyncio.current_loop.get()
+    if loop is None:
+        raise RuntimeError("open_ledger must run inside trio_asyncio.open_loop()")
+    pages = max(1, max_bytes // PAGE_BYTES)
+    failure: BaseException | None = None
+    with hold_ledger(path):
+        await trio.to_thread.run_sync(prepare_database, path)
+        async with (
+            _connection(path, (*WRITER_PRAGMAS, f"PRAGMA max_page_count = {pages}"), loop) as writing,
+            _connection(path, READER_PRAGMAS, loop) as reading,
+            trio.open_nursery() as nursery,
+        ):
+            writer = GroupWriter(writing, loop)
+            nursery.start_soon(writer.run)
+            try:
+                yield SqliteLedger(writer, reading, loop, clock)
+            except BaseException as exc:  # noqa: BLE001 - raised again below, out of the nursery, so that it is not wrapped in a group
+                failure = exc
+            finally:
+                writer.close()
+        if failure is not None:
+            raise failure
+
+
+class SqliteLedger:
+    """See `interface.Ledger` for what each method promises."""
+
+    def __init__(
+        self, writer: GroupWriter, reading: aiosqlite.Connection, loop: trio_asyncio.TrioEventLoop, clock: Clock
+    ) -> None:
+        self._writer = writer
+        self._reading = reading
+        self._loop = loop
+        self._clock = clock
+
+    @property
+    def write_failure(self) -> str | None:
+        return self._writer.failure
+
+    @property
+    def commits(self) -> int:
+        """Transactions committed since it was opened; fewer than writes when they were grouped."""
+        return self._writer.commits
+
+    async def begin_job(self, begun: JobBegun) -> None:
+        await self._writer.submit(transactions.begin(begun, self._clock()))
+
+    async def finish_sold(self, result: SoldResult) -> bool:
+        return await self._writer.submit(transactions.finish_sold(result, self._clock()))
+
+    async def record_acceptance(self, job_id: JobId, acceptance: bytes, *, accepted: bool, reason: str = "") -> bool:
+        operation = transactions.accept_sold(job_id, acceptance, accepted, reason, self._clock())
+        return await self._writer.submit(operation)
+
+    async def settle_bought(self, settlement: Settlement) -> bool:
+        return await self._writer.submit(transactions.settle_bought(settlement, self._clock()))
+
+    async def fail_job(
+        self, job_id: JobId, side: Side, code: str, message: str, *, evidence: Sequence[Evidence] = ()
+    ) -> bool:
+        operation = transactions.fail(job_id, side, code, message, tuple(evidence), self._clock())
+        return await self._writer.submit(operation)
+
+    async def abandon_unfinished(self) -> tuple[JobRecord, ...]:
+        return await self._writer.submit(transactions.abandon(self._clock()))
+
+    async def job(self, job_id: JobId, side: Side) -> JobRecord | None:
+        return _first(await self._read(queries.job(job_id, side)))
+
+    async def by_completion_id(self, completion_id: str) -> tuple[JobRecord, ...]:
+        return await self._read(queries.jobs_of_completion(completion_id))
+
+    async def unfinished_jobs(self, side: Side) -> tuple[JobRecord, ...]:
+        return await self._read(queries.unfinished_jobs(side))
+
+    async def last_envelope_hash(self, executor_key: NodeKey, requester_key: NodeKey, side: Side = "sold") -> bytes:
+        return (await self._read(queries.last_envelope_hash(executor_key, requester_key, side)))[0]
+
+    async def receipts(self, limit: int, before: int | None = None) -> tuple[ReceiptRecord, ...]:
+        return await self._read(queries.receipts(limit, before))
+
+    async def receipt(self, cid: str) -> ReceiptDetail | None:
+        record = _first(await self._read(queries.receipt_by_cid(cid)))
+        if record is None:
+            return None
+        job = record.job
+        return ReceiptDetail(record, await self.evidence(job.job_id, job.side), await self.checks(job.job_id, job.side))
+
+    async def evidence(self, job_id: JobId, side: Side) -> tuple[EvidenceRecord, ...]:
+        return await self._read(queries.evidence(job_id, side))
+
+    async def checks(self, job_id: JobId, side: Side) -> tuple[Check, ...]:
+        return await self._read(queries.checks(job_id, side))
+
+    async def totals(self, since_ms: int = 0) -> Totals:
+        return (await self._read(queries.totals(since_ms)))[0]
+
+    async def _read(self, query: queries.Query[T]) -> tuple[T, ...]:
+        """Shielded, because it is short and a half-cancelled crossing is not worth its trouble."""
+        fetch = trio_asyncio.aio_as_trio(self._reading.execute_fetchall, loop=self._loop)
+        with trio.CancelScope(shield=True):
+            try:
+                rows = await fetch(query.sql, query.parameters)
+            except (sqlite3.Error, ValueError) as exc:
+                raise LedgerUnavailable(f"the ledger cannot be read: {exc}") from exc
+        return tuple(query.decode(row) for row in rows)
+
+
+@contextlib.asynccontextmanager
+async def _connection(
+    path: Path, pragmas: Iterable[str], loop: trio_asyncio.TrioEventLoop
+) -> AsyncIterator[aiosqlite.Connection]:
+    with trio.CancelScope(shield=True), operator_errors(path):
+        db = await trio_asyncio.aio_as_trio(_connect, loop=loop)(path, tuple(pragmas))
+    try:
+        yield db
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio_asyncio.aio_as_trio(db.close, loop=loop)()
+
+
+async def _connect(path: Path, pragmas: Iterable[str]) -> aiosqlite.Connection:
+    """Open a connection (asyncio side); transactions are ours, not the driver's."""
+    db = await aiosqlite.connect(path, isolation_level=None)
+    try:
+        for pragma in pragmas:
+            await db.execute(pragma)
+    except BaseException:
+        await db.close()
+        raise
+    return db
+
+
+def _first(found: tuple[T, ...]) -> T | None:
+    return found[0] if found else None
