@@ -46,8 +46,10 @@ def draw_up_offer(
     free: Callable[[str], int],
     addresses: Sequence[str],
     now_ms: int,
-) -> Packet:
-    """The signed Offer as of now. Its seq is the time, so that it rises across restarts too."""
+) -> Packet | None:
+    """The signed Offer as of now, or None with nothing to sell. Its seq is the time, so that it rises across restarts."""
+    if not models:
+        return None
     offer = Offer(
         network=advert.network,
         node_key=identity.public_key,

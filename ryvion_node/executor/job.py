@@ -77,7 +77,6 @@ class Workshop:
     location: str
     network: str
     clock_ms: Callable[[], int]
-    running_jobs: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +178,7 @@ class SoldJob:
             if self._ended is not None:
                 self._scope.cancel()
                 return
-            with trio.move_on_after(frame_interval_s(self._shop.running_jobs())):
+            with trio.move_on_after(frame_interval_s(self._turn.borrowed_tokens)):
                 await self._generated.wait()
 
     async def _flush(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import trio
 
@@ -19,6 +19,7 @@ from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import StreamBroken
 from ryvion_protocol.checks import Check, JobEvidence, all_passed, check_finished_job, first_failure
 from ryvion_protocol.errors import ProtocolError
+from ryvion_protocol.exported import export_envelope
 from ryvion_protocol.messages import Acceptance, AuditEnvelope, Cancel, Delta, Error, Finished, Receipt, Started
 from ryvion_protocol.money import cost_microcredits
 from ryvion_protocol.packet import Packet, pack
@@ -155,7 +156,7 @@ class Attempt:
         ended_at = trio.current_time()
         checks = check_finished_job(evidence)
         await self._record(finished, receipt, receipt.message, envelope, envelope.message, checks)
-        return self._outcome(finished.message, receipt.message, envelope.message, checks, ended_at)
+        return self._outcome(finished.message, receipt.message, envelope, envelope.message, checks, ended_at)
 
     async def _own_completion_units(self) -> int | None:
         """Our own canonical count of what came, by the billing rule of spec 04; None without the tokenizer."""
@@ -217,20 +218,26 @@ class Attempt:
         return cost_microcredits(envelope.prompt_units, envelope.completion_units, quote.price_in, quote.price_out)
 
     def _outcome(
-        self, finished: Finished, receipt: Receipt, envelope: AuditEnvelope, checks: tuple[Check, ...], ended_at: float
+        self,
+        finished: Finished,
+        receipt: Receipt,
+        envelope: Packet,
+        told: AuditEnvelope,
+        checks: tuple[Check, ...],
+        ended_at: float,
     ) -> Outcome:
         first_at = self._first_text_at or ended_at
         accepted = all_passed(checks)
         return Outcome(
             finish_reason="length" if finished.reason == "length" else "stop",
-            prompt_tokens=envelope.prompt_units,
-            completion_tokens=envelope.completion_units,
+            prompt_tokens=told.prompt_units,
+            completion_tokens=told.completion_units,
             receipt=receipt,
             cid=fields_of(receipt).cid(),
-            envelope=envelope_to_json(envelope),
+            envelope=export_envelope(envelope.raw),
             checks=checks,
             accepted=accepted,
-            cost=self._cost(envelope) if accepted else 0,
+            cost=self._cost(told) if accepted else 0,
             first_token_ms=round((first_at - self._begun_at) * 1000),
             duration_ms=round((ended_at - self._begun_at) * 1000),
         )
@@ -285,14 +292,3 @@ def _unwanted(message: object) -> AttemptFailed:
     if isinstance(message, Finished):
         return AttemptFailed(f"it ended the job with '{message.reason}'", code="unexpected_end")
     return AttemptFailed(f"it sent an unexpected {type(message).__name__}", code="unexpected_message")
-
-
-def envelope_to_json(envelope: AuditEnvelope) -> dict[str, object]:
-    """JSON-ready fields: bytes as lowercase hex."""
-
-    def plain(value: object) -> object:
-        if isinstance(value, bytes):
-            return value.hex()
-        return [plain(item) for item in value] if isinstance(value, tuple) else value
-
-    return {name: plain(value) for name, value in asdict(envelope).items()}

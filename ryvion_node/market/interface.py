@@ -112,7 +112,7 @@ class Outcome:
     receipt: Receipt
     cid: str
     envelope: dict[str, object]
-    """The audit envelope as JSON-ready fields."""
+    """The audit envelope as exported: the signed packet in base64, and its fields (`ryvion_protocol.exported`)."""
     checks: tuple[Check, ...]
     accepted: bool
     cost: int

@@ -17,6 +17,7 @@ from ryvion_node.proxy.completions import ChatCompletions
 from ryvion_node.proxy.endpoints import Health, Models, Receipts
 from ryvion_node.proxy.errors import ApiError, Headers
 from ryvion_node.proxy.gateway import Gateway
+from ryvion_node.proxy.market_view import OffersView, RouteView
 from ryvion_node.proxy.policy import Policy
 from ryvion_node.proxy.receipts import ReceiptStore
 from ryvion_node.proxy.settings import Settings
@@ -34,6 +35,8 @@ def create_app(
             Route("/v1/chat/completions", ChatCompletions(market, keys, settings), methods=["POST"]),
             Route("/v1/models", models, methods=["GET"]),
             Route("/v1/models/{model:path}", models, methods=["GET"]),
+            Route("/api/v1/offers", OffersView(market, keys), methods=["GET"]),
+            Route("/api/v1/route", RouteView(market, keys), methods=["POST"]),
             Route("/api/v1/receipts", stored, methods=["GET"]),
             Route("/api/v1/receipts/{cid}", stored, methods=["GET"]),
             Route("/health", Health(), methods=["GET"]),

@@ -59,11 +59,16 @@ def export_receipt(receipt: Receipt, envelope_packet: bytes | None) -> JsonObjec
     """The JSON form of a receipt, with the audit envelope's packet as it was received."""
     exported: JsonObject = dict(receipt_to_json(receipt))
     if envelope_packet is not None:
-        exported["audit_envelope"] = {
-            "packet": base64.b64encode(envelope_packet).decode("ascii"),
-            "fields": readable_envelope(_open_envelope(envelope_packet)),
-        }
+        exported["audit_envelope"] = export_envelope(envelope_packet)
     return exported
+
+
+def export_envelope(packet: bytes) -> JsonObject:
+    """The JSON form of an audit envelope: the packet that was signed, and its fields for people to read."""
+    return {
+        "packet": base64.b64encode(packet).decode("ascii"),
+        "fields": readable_envelope(_open_envelope(packet)),
+    }
 
 
 def readable_envelope(envelope: AuditEnvelope) -> JsonObject:

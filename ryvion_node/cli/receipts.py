@@ -1,0 +1,276 @@
+"""`ryvion-node receipts`: what this node bought and sold, and the verification of anybody's exported receipts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ryvion_node.cli.options import home_option, json_option
+from ryvion_node.cli.output import credits_text, print_json, print_table, short_key, time_text
+from ryvion_node.errors import EXIT_NO_INPUT, OperatorError
+from ryvion_node.paths import Paths, replace_private_file
+
+if TYPE_CHECKING:
+    from ryvion_protocol.exported import JsonObject, Verdict
+    from ryvion_node.ledger.reader import LedgerView
+    from ryvion_node.ledger.records import ReceiptDetail, ReceiptRecord
+
+PAGE = 1000
+"""What the ledger gives at once."""
+COLUMNS = ("Time", "Side", "State", "Model", "With", "Where", "Units", "Credits", "Receipt")
+MARKS = {"passed": "ok", "bounded": "ok, bounded", "failed": "FAILED", "absent": "not said"}
+EXIT_INVALID, EXIT_UNREADABLE = 1, 2
+
+
+class ReceiptUnknown(OperatorError):
+    """The ledger {ledger} has no receipt {name}. `ryvion-node receipts list` shows what there is."""
+
+    exit_code = EXIT_NO_INPUT
+
+
+@click.group()
+def receipts() -> None:
+    """List, show, export and verify signed receipts.
+
+    Every finished job leaves a RYV1 receipt: the seller's signature over job, seller, hash of the answer and billed
+    tokens. `list`, `show` and `export` read this node's ledger, also while the node runs. `verify` needs nothing but
+    an exported file.
+    """
+
+
+@receipts.command(
+    "list", epilog="\b\nExamples:\n  ryvion-node receipts list\n  ryvion-node receipts list --limit 5 --json"
+)
+@click.option("--limit", type=click.IntRange(1, PAGE), default=50, show_default=True, help="How many, newest first.")
+@home_option
+@json_option
+def list_command(limit: int, paths: Paths, as_json: bool) -> None:
+    """List the newest receipts of bought and sold jobs."""
+    from ryvion_node.ledger.reader import read_ledger
+
+    with read_ledger(paths.ledger_file) as ledger:
+        records = ledger.receipts(limit)
+    if as_json:
+        print_json({"receipts": [_record_json(record) for record in records]})
+    elif not records:
+        click.echo("No receipts yet.", err=True)
+    else:
+        print_table(
+            f"{len(records)} receipts", COLUMNS, [_row(record) for record in records], right=("Units", "Credits")
+        )
+
+
+@receipts.command(
+    "show",
+    epilog="\b\nExamples:\n  ryvion-node receipts show chatcmpl-4f1c...\n  ryvion-node receipts show ryv1:sha256:1e83...",
+)
+@click.argument("name", metavar="RECEIPT")
+@home_option
+@json_option
+def show_command(name: str, paths: Paths, as_json: bool) -> None:
+    """Show one receipt with the checks that this node made of it.
+
+    RECEIPT is a receipt's cid, a job id, or the id of a chat completion.
+    """
+    from ryvion_node.ledger.reader import read_ledger
+
+    with read_ledger(paths.ledger_file) as ledger:
+        details = _find(ledger, name, paths)
+    shown = [_detail_json(detail) for detail in details]
+    if as_json:
+        print_json({"receipts": shown})
+        return
+    for detail, exported in zip(details, shown, strict=True):
+        _print_detail(detail, exported)
+
+
+@receipts.command(
+    "export",
+    epilog="\b\nExamples:\n  ryvion-node receipts export > receipts.json\n  ryvion-node receipts export chatcmpl-4f1c... --output receipt.json",
+)
+@click.argument("names", metavar="[RECEIPT]...", nargs=-1)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write (mode 0600). Default: stdout.",
+)
+@home_option
+def export_command(names: tuple[str, ...], output: Path | None, paths: Paths) -> None:
+    """Write receipts as JSON that anybody can verify, with their signed audit envelopes.
+
+    RECEIPT is a cid, a job id, or the id of a chat completion; without one, all are written. Prompts and answers are
+    not in the ledger, so they are not in the file either.
+    """
+    import json
+
+    from ryvion_node.ledger.reader import read_ledger
+
+    with read_ledger(paths.ledger_file) as ledger:
+        details = [detail for name in names for detail in _find(ledger, name, paths)] if names else list(_all(ledger))
+    text = json.dumps({"receipts": [_exported(detail) for detail in details]}, indent=2) + "\n"
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    replace_private_file(output.absolute(), text.encode())
+    click.echo(f"{len(details)} receipts written to {output}", err=True)
+
+
+@receipts.command(
+    "verify",
+    epilog="\b\nExamples:\n  ryvion-node receipts verify receipt.json\n  ryvion-node receipts verify receipt.json --answer answer.txt\n  ryvion-node receipts export | ryvion-node receipts verify - --json",
+)
+@click.argument("file", type=click.File("rb"))
+@click.option(
+    "--answer",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Text file with the exact answer; its SHA-256 is compared.",
+)
+@json_option
+def verify_command(file: Any, answer: Path | None, as_json: bool) -> None:
+    """Verify exported receipts offline: no node, ledger or network is needed, so anybody can.
+
+    Checks that the fields are well-formed, that the named node signed them, that the audit envelope is signed by the
+    same node and speaks of this receipt, and that both bill the same units. FILE may be - for stdin. It may also be
+    the `receipt` object of an API answer.
+
+    Exits 0 when every receipt is valid, 1 when one is not, 2 when the file holds no receipt.
+    """
+    from ryvion_protocol.exported import MAX_FILE_BYTES, ReceiptFileUnreadable, read_receipts, verify_exported
+
+    text = None if answer is None else answer.read_bytes()
+    try:
+        data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise ReceiptFileUnreadable(f"it is larger than {MAX_FILE_BYTES} bytes")
+        verdicts = [verify_exported(exported, text) for exported in read_receipts(data)]
+    except ReceiptFileUnreadable as exc:
+        click.echo(f"{file.name} holds no receipt that can be read: {exc}", err=True)
+        sys.exit(EXIT_UNREADABLE)
+    if as_json:
+        print_json({"receipts": [_verdict_json(verdict) for verdict in verdicts]})
+    else:
+        for verdict in verdicts:
+            _print_verdict(verdict)
+    sys.exit(0 if all(verdict.valid for verdict in verdicts) else EXIT_INVALID)
+
+
+# --- finding -------------------------------------------------------------------------------------------------
+
+
+def _find(ledger: LedgerView, name: str, paths: Paths) -> list[ReceiptDetail]:
+    """The receipts that a cid, a job id or a completion id names; raises ReceiptUnknown when there is none."""
+    found = [ledger.receipt(cid) for cid in _cids(ledger, name)]
+    details = [detail for detail in found if detail is not None]
+    if not details:
+        raise ReceiptUnknown(ledger=paths.ledger_file, name=name)
+    return details
+
+
+def _cids(ledger: LedgerView, name: str) -> list[str]:
+    if name.startswith("ryv1:"):
+        return [name]
+    jobs = (*ledger.by_completion_id(name), ledger.job(name, "bought"), ledger.job(name, "sold"))
+    return list(dict.fromkeys(job.receipt_cid for job in jobs if job is not None and job.receipt_cid))
+
+
+def _all(ledger: LedgerView) -> Iterator[ReceiptDetail]:
+    before: int | None = None
+    while page := ledger.receipts(PAGE, before):
+        for record in page:
+            detail = ledger.receipt(record.job.receipt_cid)
+            if detail is not None:
+                yield detail
+        before = page[-1].position
+
+
+# --- showing -------------------------------------------------------------------------------------------------
+
+
+def _exported(detail: ReceiptDetail) -> JsonObject:
+    from ryvion_protocol.exported import export_receipt
+    from ryvion_protocol.messages import Receipt
+    from ryvion_protocol.packet import unpack
+
+    packet = detail.packet("receipt")
+    assert packet is not None, "a receipt record without its packet"
+    receipt = unpack(packet, (Receipt,)).message
+    assert isinstance(receipt, Receipt)
+    return export_receipt(receipt, detail.packet("envelope"))
+
+
+def _record_json(record: ReceiptRecord) -> JsonObject:
+    job = record.job
+    return {
+        "cid": job.receipt_cid,
+        "job_id": job.job_id,
+        "completion_id": job.completion_id,
+        "side": job.side,
+        "state": job.state,
+        "model": job.model,
+        "model_digest": job.digest.hex(),
+        "executor_key": job.executor_key.hex(),
+        "requester_key": job.requester_key.hex(),
+        "jurisdiction": job.jurisdiction,
+        "prompt_units": job.prompt_units,
+        "completion_units": job.completion_units,
+        "cost_microcredits": job.cost_microcredits,
+        "at_ms": record.at_ms,
+        "failure_code": job.failure_code,
+    }
+
+
+def _detail_json(detail: ReceiptDetail) -> JsonObject:
+    checks = [{"name": c.name, "outcome": c.outcome, "detail": c.detail} for c in detail.checks]
+    return {**_record_json(detail.record), "checks": checks, "exported": _exported(detail)}
+
+
+def _row(record: ReceiptRecord) -> tuple[str, ...]:
+    job = record.job
+    return (
+        time_text(record.at_ms),
+        job.side,
+        job.state,
+        job.model,
+        short_key(job.peer_key.hex()),
+        job.jurisdiction,
+        f"{job.prompt_units}+{job.completion_units}",
+        credits_text(job.cost_microcredits),
+        job.receipt_cid.removeprefix("ryv1:sha256:")[:16],
+    )
+
+
+def _print_detail(detail: ReceiptDetail, shown: JsonObject) -> None:
+    job = detail.record.job
+    lines = {
+        "receipt": job.receipt_cid,
+        "job": job.job_id,
+        "completion": job.completion_id or "-",
+        "time": time_text(detail.record.at_ms),
+        "side": f"{job.side}, {job.state}",
+        "model": f"{job.model} (SHA-256 {job.digest.hex()})",
+        "seller": f"{job.executor_key.hex()} in {job.jurisdiction}",
+        "buyer": job.requester_key.hex(),
+        "units": f"{job.prompt_units} prompt + {job.completion_units} completion tokens",
+        "cost": f"{credits_text(job.cost_microcredits)} credits",
+    }
+    for name, value in lines.items():
+        click.echo(f"{name:<11} {value}")
+    for check in detail.checks:
+        click.echo(f"{'check':<11} {MARKS[check.outcome]}: {check.name.replace('_', ' ')}: {check.detail}")
+    click.echo()
+
+
+def _verdict_json(verdict: Verdict) -> JsonObject:
+    findings = [{"name": f.name, "outcome": f.outcome, "detail": f.detail} for f in verdict.findings]
+    return {"job_id": verdict.job_id, "cid": verdict.cid, "valid": verdict.valid, "findings": findings}
+
+
+def _print_verdict(verdict: Verdict) -> None:
+    click.echo(f"{'valid' if verdict.valid else 'NOT VALID'}: receipt {verdict.cid or 'of job ' + verdict.job_id}")
+    for finding in verdict.findings:
+        click.echo(f"  {MARKS[finding.outcome]:<9} {finding.name.replace('_', ' ')}: {finding.detail}")

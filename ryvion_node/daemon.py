@@ -1,0 +1,262 @@
+"""The node: every part, wired once. `serve_node` is the main path.
+
+local endpoint -> Buyer -> quote round over libp2p -> Seller -> llama.cpp worker
+               <- checks <- receipt, envelope      <-        <- tokens
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import trio
+import trio_asyncio
+
+from ryvion_node import __version__
+from ryvion_node.config import NodeConfig
+from ryvion_node.engine.counter import VocabCounter
+from ryvion_node.engine.devices import find_hardware
+from ryvion_node.engine.files import DigestCache
+from ryvion_node.engine.interface import EngineModel, ModelSpec
+from ryvion_node.engine.llama_engine import LlamaEngine
+from ryvion_node.errors import EXIT_UNAVAILABLE, OperatorError
+from ryvion_node.executor.announcer import Advert, Announcer, draw_up_offer
+from ryvion_node.executor.job import Chains, Workshop
+from ryvion_node.executor.quoting import Shop
+from ryvion_node.executor.seller import Seller
+from ryvion_node.identity import NodeIdentity, load_or_create_identity
+from ryvion_node.keys import KeyStore
+from ryvion_node.ledger.interface import Ledger
+from ryvion_node.ledger.store import open_ledger
+from ryvion_node.log import configure_logging
+from ryvion_node.market.attempt import Desk
+from ryvion_node.market.book import OfferBook
+from ryvion_node.market.buyer import Buyer
+from ryvion_node.market.feed import OfferFeed
+from ryvion_node.models.catalogue import load_catalogue
+from ryvion_node.p2p.interface import Network
+from ryvion_node.paths import Paths, make_private_folder, replace_private_file
+from ryvion_node.proxy.server import ProxyServer
+from ryvion_node.proxy.settings import Settings
+from ryvion_node.proxy.wiring import LedgerReceipts, NodeKeys
+from ryvion_protocol.constants import MARKET_PROTOCOL
+from ryvion_protocol.schema import NodeKey
+
+
+class NothingToServe(OperatorError):
+    """None of the models can be served, so there is nothing to sell. {reasons}"""
+
+    exit_code = EXIT_UNAVAILABLE
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReady:
+    """What a started node tells about itself."""
+
+    peer_id: str
+    node_key: NodeKey
+    listening: tuple[str, ...]
+    endpoint: str | None
+    """Base URL for an OpenAI client."""
+    control: str | None
+    serving: tuple[str, ...]
+
+
+def run_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeReady], None]) -> None:
+    """Run a node until SIGINT or SIGTERM; raises OperatorError when it cannot start."""
+    configure_logging(config.log)
+    make_private_folder(paths.home)
+    trio.run(_until_signal, partial(serve_node, config, paths, on_ready), strict_exception_groups=False)
+
+
+async def _until_signal(serve: Callable[[], object]) -> None:
+    """Cancel `serve` at the first signal to stop."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+                return
+
+
+async def serve_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeReady], None]) -> None:
+    """Start every part in order, run until cancelled, then stop them in reverse order."""
+    identity = load_or_create_identity(paths.identity_file)
+    network = _new_network(config, identity)
+    async with (
+        trio_asyncio.open_loop(),
+        open_ledger(paths.ledger_file, clock=_now_ms) as ledger,
+        trio.open_nursery() as foundations,
+    ):
+        await ledger.abandon_unfinished()
+        await foundations.start(network.run)
+        async with trio.open_nursery() as services:
+            book = OfferBook(config.node.network)
+            feed = OfferFeed(network, config.node.network, book, _now_ms)
+            await services.start(feed.run)
+            serving: tuple[str, ...] = ()
+            if config.executor.enabled:
+                serving = await _start_selling(services, config, paths, identity, network, feed, ledger)
+            url: str | None = None
+            if config.proxy.enabled:
+                url = await _start_buying(services, config, paths, identity, network, book, ledger)
+            here = network.snapshot()
+            on_ready(
+                NodeReady(
+                    peer_id=here.peer_id,
+                    node_key=here.node_key,
+                    listening=here.listening,
+                    endpoint=None if url is None else f"{url}/v1",
+                    control=url,
+                    serving=serving,
+                )
+            )
+            try:
+                await trio.sleep_forever()
+            finally:
+                paths.control_file.unlink(missing_ok=True)
+
+
+def _new_network(config: NodeConfig, identity: NodeIdentity) -> Network:
+    from ryvion_node.p2p.libp2p_network import Libp2pNetwork  # takes seconds to import
+
+    return Libp2pNetwork(identity.seed, config.node.listen, config.node.bootstrap)
+
+
+async def _start_selling(
+    services: trio.Nursery,
+    config: NodeConfig,
+    paths: Paths,
+    identity: NodeIdentity,
+    network: Network,
+    feed: OfferFeed,
+    ledger: Ledger,
+) -> tuple[str, ...]:
+    """Load the models, then quote, then announce. Returns the names of the models."""
+    engine = LlamaEngine(model_specs(config), digests=DigestCache(paths.home / "digests.json"))
+    await services.start(engine.run)
+    await engine.settled()
+    if not engine.models():
+        raise NothingToServe(reasons="; ".join(f"{status.name}: {status.reason}" for status in engine.status()))
+    hardware = await find_hardware()
+    jurisdiction = config.node.jurisdiction or ""
+    workshop = Workshop(
+        identity=identity.signing,
+        engine=engine,
+        ledger=ledger,
+        chains=Chains(ledger, identity.public_key),
+        hardware=hardware,
+        location=config.node.location,
+        network=config.node.network,
+        clock_ms=_now_ms,
+    )
+
+    def shop(models: tuple[EngineModel, ...]) -> Shop:
+        return Shop(
+            network=config.node.network,
+            node_key=identity.public_key,
+            jurisdiction=jurisdiction,
+            price_in=config.executor.price_in,
+            price_out=config.executor.price_out,
+            models=models,
+        )
+
+    seller = Seller(workshop, shop, config.executor.max_queue)
+    network.serve(MARKET_PROTOCOL, seller.serve)
+    advert = Advert(
+        network=config.node.network,
+        software=f"ryvion-node/{__version__}",
+        hardware=hardware,
+        jurisdiction=jurisdiction,
+        location=config.node.location,
+        price_in=config.executor.price_in,
+        price_out=config.executor.price_out,
+    )
+    announcer = Announcer(
+        draw_up=lambda now_ms: draw_up_offer(
+            advert, identity.signing, engine.models(), seller.free_slots, network.snapshot().listening, now_ms
+        ),
+        publish=feed.publish,
+        identity=identity.signing,
+        network_id=config.node.network,
+        clock_ms=_now_ms,
+    )
+    await services.start(announcer.run)
+    return tuple(model.name for model in engine.models())
+
+
+async def _start_buying(
+    services: trio.Nursery,
+    config: NodeConfig,
+    paths: Paths,
+    identity: NodeIdentity,
+    network: Network,
+    book: OfferBook,
+    ledger: Ledger,
+) -> str:
+    """Start the meter, the buyer and the local endpoint. Returns the endpoint's URL."""
+    counter = VocabCounter(await trio.to_thread.run_sync(tokenizers, config, paths))
+    await services.start(counter.run)
+    desk = Desk(
+        identity=identity.signing,
+        ledger=ledger,
+        counter=counter,
+        clock_ms=_now_ms,
+        first_token_timeout_s=config.requester.first_token_timeout_s,
+    )
+    buyer = Buyer(network, config.node.network, book, desk, config.requester.quote_peers, services)
+    token = f"control_{secrets.token_urlsafe(32)}"
+    keys = NodeKeys(KeyStore(paths.keys_file), token)
+    settings = Settings(
+        host=config.proxy.host,
+        port=config.proxy.port,
+        allowed_hosts=config.proxy.allowed_hosts,
+        allowed_origins=config.proxy.allowed_origins,
+        max_body_bytes=config.proxy.max_body_bytes,
+        default_max_completion_tokens=config.proxy.default_max_completion_tokens,
+    )
+    server = ProxyServer(buyer, keys, LedgerReceipts(ledger), settings)
+    url: str = await services.start(server.run)
+    replace_private_file(paths.control_file, json.dumps({"url": url, "token": token}).encode())
+    return url
+
+
+def model_specs(config: NodeConfig) -> tuple[ModelSpec, ...]:
+    """The owner's manifest as the engine takes it; raises OperatorError for a bundled name that there is not."""
+    catalogue = load_catalogue()
+    specs = []
+    for model in config.executor.models:
+        entry = catalogue.bundled(model.bundled) if model.bundled is not None else None
+        path = entry.path if entry is not None else model.path
+        assert path is not None  # the configuration has one of the two
+        specs.append(
+            ModelSpec(
+                name=model.name,
+                path=path,
+                digest=model.digest or (entry.digest if entry is not None else None),
+                context_tokens=model.context_tokens,
+                slots=model.slots,
+                gpu_layers=model.gpu_layers,
+                threads=model.threads,
+            )
+        )
+    return tuple(specs)
+
+
+def tokenizers(config: NodeConfig, paths: Paths) -> dict[bytes, Path]:
+    """Model digest -> a GGUF with its tokenizer: the bundled models, and what this node itself serves."""
+    found = {entry.digest: entry.path for entry in load_catalogue().all_bundled()}
+    cache = DigestCache(paths.home / "digests.json")
+    for spec in model_specs(config):
+        found[cache.digest(spec.path)] = spec.path
+    return found
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

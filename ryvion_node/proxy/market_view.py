@@ -1,0 +1,88 @@
+"""The market as this node sees it: offers heard, and the choice that a job would get, explained."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.types import Receive, Scope, Send
+
+from ryvion_node.jurisdictions import JurisdictionUnknown, parse_jurisdiction
+from ryvion_node.market.interface import ChatOrder, Market
+from ryvion_node.proxy.access import Keys, admit
+from ryvion_node.proxy.errors import ApiError
+from ryvion_node.proxy.exchange import Exchange
+from ryvion_protocol.messages import ChatMessage
+
+MAX_ROUTE_BODY_BYTES = 16 * 1024
+"""A route request is a few short fields."""
+
+
+class RouteRequest(BaseModel):
+    """Body of POST /api/v1/route."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    model: str = Field(min_length=1, max_length=96)
+    jurisdiction: str | None = None
+    max_price: int | None = Field(default=None, ge=0)
+    """Micro-credits for the whole job."""
+
+
+class OffersView:
+    """GET /api/v1/offers: every live offer heard, newest first."""
+
+    def __init__(self, market: Market, keys: Keys) -> None:
+        self._market = market
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        exchange = Exchange.of(scope)
+        await admit(exchange.headers, self._keys, "list_models")
+        await exchange.answer_json({"offers": [plain(offer) for offer in self._market.offers()]})
+
+
+class RouteView:
+    """POST /api/v1/route: hold the quote round for a short prompt, and explain; nothing runs, nothing is spent."""
+
+    def __init__(self, market: Market, keys: Keys) -> None:
+        self._market = market
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        exchange = Exchange.of(scope)
+        await admit(exchange.headers, self._keys, "buy")
+        wanted = _parse(await exchange.body(MAX_ROUTE_BODY_BYTES))
+        try:
+            jurisdictions = parse_jurisdiction(wanted.jurisdiction) if wanted.jurisdiction else ()
+        except JurisdictionUnknown as exc:
+            raise ApiError("invalid_value", str(exc), param="jurisdiction") from exc
+        order = ChatOrder(
+            model=wanted.model,
+            messages=(ChatMessage("user", "", ""),),
+            max_completion_tokens=None,
+            jurisdictions=jurisdictions,
+            max_price=wanted.max_price,
+        )
+        decision = plain(await self._market.route(order))
+        await exchange.answer_json(decision)
+
+
+def _parse(body: bytes) -> RouteRequest:
+    try:
+        return RouteRequest.model_validate_json(body)
+    except ValidationError as exc:
+        problem = exc.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise ApiError("invalid_value", f"{where or 'body'}: {problem['msg']}", param=where or None) from exc
+
+
+def plain(value: object) -> object:
+    """Dataclasses as JSON objects, bytes as lowercase hex, tuples as lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, bytes):
+        return value.hex()
+    return [plain(item) for item in value] if isinstance(value, tuple) else value
