@@ -1,0 +1,59 @@
+"""Limits of the engine, each with its reason."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
+"""Between node and worker. The largest is a text to count: a 128k-token answer is about 1 MB."""
+
+CREDIT_TOKENS: Final = 256
+"""Tokens a job may be ahead of its reader before its sequence pauses."""
+CREDIT_RETURN_TOKENS: Final = 32
+"""Credit is handed back in lots, so that a fast reader costs few frames."""
+
+DEFAULT_CONTEXT_TOKENS: Final = 8192
+"""Context per job when the manifest says nothing: the model's own, at most this (its cache is memory)."""
+MAX_SLOTS: Final = 64
+"""Parallel sequences of one context; llama.cpp allows 256."""
+MAX_STOP_STRINGS: Final = 16
+"""More than the OpenAI API's four, few enough to search after each token."""
+MAX_STOP_BYTES: Final = 1024
+"""Longer stop strings would hold text back for long."""
+MAX_TEMPLATE_CHARS: Final = 256 * 1024
+"""Chat templates in the wild reach 40 kB."""
+MAX_RENDERED_CHARS: Final = 1024 * 1024
+"""Of the template's own text in one prompt; the contents are capped by the request frame."""
+
+STEP_TARGET_S: Final = 0.08
+"""Prompt chunks are sized for this, so that a noisy step still ends within 100 ms."""
+CPU_BATCH_TOKENS: Final = 256
+"""Rows per step on a CPU: more gains nothing there, and compute buffers grow with it."""
+GPU_BATCH_TOKENS: Final = 512
+MIN_CHUNK_TOKENS: Final = 8
+"""Smallest prompt chunk: below it a CPU reads the weights almost once per token."""
+CALIBRATION_S: Final = 0.8
+"""Time for measuring step times at start, beyond the one pass of each kind that is always made."""
+
+LOAD_STALL_S: Final = 180.0
+"""A worker that reports no progress for so long while it loads is killed."""
+STEP_STALL_S: Final = 30.0
+"""A worker that answers no ping for so long is killed: a step takes 0.1 s, on the slowest machines a few seconds."""
+PING_EVERY_S: Final = 2.0
+STOP_GRACE_S: Final = 2.0
+"""For an orderly end before SIGKILL; the worker holds no state worth more."""
+STDERR_TAIL_BYTES: Final = 4096
+"""Kept of the child's stderr, for error reasons."""
+
+MAX_QUICK_DEATHS: Final = 3
+QUICK_DEATH_S: Final = 60.0
+"""A death within this time of the start counts as quick."""
+RESTART_DELAYS_S: Final = (0.25, 1.0, 4.0)
+"""Waits before the first, second and later restarts in a row."""
+
+MAX_HEADER_BYTES: Final = 256 * 1024 * 1024
+"""Of a GGUF's metadata: a 256k vocabulary with merges takes about 15 MB."""
+MAX_HEADER_ENTRIES: Final = 65_536
+MAX_HEADER_STRING_BYTES: Final = 4 * 1024 * 1024
+MAX_HEADER_ARRAY_ITEMS: Final = 4 * 1024 * 1024
+MAX_HEADER_ARRAY_DEPTH: Final = 4

@@ -1,0 +1,108 @@
+"""The engine on llama.cpp: a supervised worker process per model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from ryvion_node.engine import constants as limits
+from ryvion_node.engine.files import DigestCache
+from ryvion_node.engine.interface import (
+    EngineError,
+    EngineModel,
+    GenerationEvent,
+    GenerationRequest,
+    ModelSpec,
+    Turn,
+)
+from ryvion_node.engine.jobs import count, generation_events, wire_request, wire_turns
+from ryvion_node.engine.served_model import ModelStatus, ServedModel
+from ryvion_node.engine.wire import Cancel, CountPrompt, CountText
+from ryvion_node.engine.worker_process import Timing
+
+
+class LlamaEngine:
+    """Implements Engine. Models that break disappear from `models`; the others go on."""
+
+    def __init__(
+        self, specs: Sequence[ModelSpec], *, digests: DigestCache | None = None, timing: Timing | None = None
+    ) -> None:
+        """Names must be unique and slots in 1 .. MAX_SLOTS."""
+        for spec in specs:
+            if not 1 <= spec.slots <= limits.MAX_SLOTS:
+                raise ValueError(f"{spec.name}: slots must be 1 .. {limits.MAX_SLOTS}")
+        digests = digests or DigestCache()
+        timing = timing or Timing()
+        self._served = {spec.name: ServedModel(spec, digests, timing, self._bump) for spec in specs}
+        if len(self._served) < len(specs):
+            raise ValueError("two models of the same name")
+        self._revision = 0
+        self._changed = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep a worker per model alive until cancelled. Started at once: `settled` waits for the models."""
+        async with trio.open_nursery() as nursery:
+            for served in self._served.values():
+                nursery.start_soon(served.supervise)
+            task_status.started()
+            await trio.sleep_forever()
+
+    @property
+    def revision(self) -> int:
+        """Rises whenever `models` or `status` changed."""
+        return self._revision
+
+    async def changed(self, seen: int) -> int:
+        """Wait until the revision is another than `seen`; returns it."""
+        while self._revision == seen:
+            await self._changed.wait()
+        return self._revision
+
+    async def settled(self) -> None:
+        """Wait until every model is ready or broken."""
+        while any(served.state in ("starting", "restarting") for served in self._served.values()):
+            await self.changed(self._revision)
+
+    def models(self) -> tuple[EngineModel, ...]:
+        return tuple(served.model for served in self._served.values() if served.model is not None)
+
+    def status(self) -> tuple[ModelStatus, ...]:
+        """Every model of the manifest, also those that cannot serve."""
+        return tuple(served.status() for served in self._served.values())
+
+    @asynccontextmanager
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[AsyncIterator[GenerationEvent]]:
+        """Jobs beyond the model's slots wait their turn in the worker."""
+        worker = self._find(request.model).worker()
+        inbox = worker.open()
+        events = generation_events(request.model, worker, inbox)
+        try:
+            worker.post(wire_request(request, inbox.number))
+            yield events
+        finally:
+            worker.close(inbox)
+            worker.post(Cancel(inbox.number))
+            await events.aclose()
+
+    async def count_prompt(self, model: str, turns: Sequence[Turn]) -> int:
+        wired = wire_turns(turns)
+        return await self._count(model, lambda number: CountPrompt(number, wired))
+
+    async def count_text(self, model: str, text: str) -> int:
+        return await self._count(model, lambda number: CountText(number, text))
+
+    async def _count(self, model: str, make: Callable[[int], CountPrompt | CountText]) -> int:
+        return await count(self._find(model).worker(), make, model)
+
+    def _find(self, model: str) -> ServedModel:
+        try:
+            return self._served[model]
+        except KeyError:
+            raise EngineError("model_unknown", f"no model {model!r} is served here") from None
+
+    def _bump(self) -> None:
+        self._revision += 1
+        self._changed.set()
+        self._changed = trio.Event()

@@ -1,0 +1,1 @@
+"""The child process that runs one model; the only code that imports llama_cpp, numpy and jinja2."""

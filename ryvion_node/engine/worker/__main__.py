@@ -1,0 +1,35 @@
+"""`python -m ryvion_node.engine.worker --parent PID`: serve a model; with --devices: list devices as JSON and end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from ryvion_node.engine.worker.isolation import die_on_thread_errors, isolate, take_stdout
+
+
+def main() -> None:
+    """Isolate first, import the heavy libraries after."""
+    parser = argparse.ArgumentParser(prog="ryvion_node.engine.worker")
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--devices", action="store_true")
+    arguments = parser.parse_args()
+    isolate(arguments.parent)
+    frames_out = take_stdout()
+    # A thread that renders a template must hand the interpreter back to the decode thread quickly.
+    sys.setswitchinterval(0.0005)
+    if arguments.devices:
+        from ryvion_node.engine.worker.devices import devices
+
+        os.write(frames_out, json.dumps(devices()).encode())
+        return
+    die_on_thread_errors()
+    from ryvion_node.engine.worker.service import run
+
+    run(frames_out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The seeded Gumbel-max sampler: whoever holds the model can recompute every draw of a job.
+
+For the token at index `position` of the sequence (the prompt's first token, BOS if there is one, has index 0), with
+logits l[0..n) (float32), temperature T, top_p P and a seed 0 <= seed < 2^64:
+
+1. T = 0: the token with the greatest logit, the lowest id among equals. Nothing below applies.
+2. z[i] = float64(l[i]) / T.
+3. P < 1: order the tokens by falling logit, equals by rising id. With p = softmax(z), the nucleus is every token whose
+   predecessors in that order have a sum of p below P; it is never empty. P >= 1: the nucleus is all tokens.
+4. The noise of token i. key = the first 16 bytes of
+       SHA-256(b"ryvion/v1/gumbel\\0" + u64be(seed) + u64be(position)),
+   read as two little-endian 64-bit words k0, k1. Philox4x64-10 (Salmon et al., SC 2011) with key (k0, k1) and counter
+   (1 + floor(i / 8), 0, 0, 0) gives four 64-bit words; cut each in two 32-bit halves, the low one first, and
+   r = half number (i mod 8). Then u = (r + 1/2) / 2^32 and g[i] = -ln(-ln(u)), both float64.
+5. The token of the nucleus with the greatest z[i] + g[i], the lowest id among equals.
+
+By the Gumbel-max theorem step 5 draws from softmax(z) over the nucleus. Logits differ in their last bits between
+machines and batch sizes, so checks compare how far a claimed token is behind the best one, not tokens.
+
+numpy's Philox starts at counter 1 and `random_raw` yields its words in order, which is step 4.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+_DOMAIN: Final = b"ryvion/v1/gumbel\0"
+_INDEX: Final = struct.Struct(">QQ")
+_NEAR: Final = 4.0
+"""Tokens within this of the best z have their noise computed in any case; the others only where it is large."""
+_TOP: Final = 256
+"""First guess at the size of a nucleus."""
+
+Floats = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.intp]
+
+
+class NotFinite(Exception):
+    """The model produced logits that are not numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one job's tokens are chosen."""
+
+    temperature: float
+    top_p: float
+    seed: int
+
+
+def choose(logits: npt.NDArray[np.float32], sampling: Sampling, position: int) -> int:
+    """The token for this position. Raises NotFinite."""
+    best = int(logits.argmax())
+    # argmax returns the first NaN if there is one.
+    if not np.isfinite(logits[best]):
+        raise NotFinite
+    if sampling.temperature <= 0:
+        return best
+    noise = raw_noise(sampling.seed, position, len(logits))
+    if sampling.top_p < 1:
+        ids = nucleus(logits, sampling.temperature, sampling.top_p)
+        return int(ids[_scores(logits, ids, noise, sampling.temperature).argmax()])
+    return _best_of_all(logits, noise, sampling.temperature)
+
+
+def raw_noise(seed: int, position: int, size: int) -> npt.NDArray[np.uint32]:
+    """R of step 4 for tokens 0 .. size-1."""
+    digest = hashlib.sha256(_DOMAIN + _INDEX.pack(seed, position)).digest()
+    words = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw((size + 1) // 2)
+    return words.astype("<u8", copy=False).view("<u4")[:size]
+
+
+def gumbel(raw: npt.NDArray[np.uint32]) -> Floats:
+    """G of step 4."""
+    noise: Floats = -np.log(-np.log((raw + 0.5) / 2.0**32))
+    return noise
+
+
+def nucleus(logits: npt.NDArray[np.float32], temperature: float, top_p: float) -> Ids:
+    """Ids of step 3 in rising order."""
+    shifted = (logits - logits.max()).astype(np.float64) / temperature
+    weights = np.exp(shifted)
+    wanted = top_p * weights.sum()
+    size = min(_TOP, len(logits))
+    while True:
+        ids = _greatest(logits, size)
+        order = ids[np.argsort(-logits[ids], kind="stable")]
+        before = np.cumsum(weights[order])
+        if before[-1] >= wanted or size == len(logits):
+            # `before` without its last element, moved by one: the sum of the predecessors.
+            count = 1 + int(np.count_nonzero(before[:-1] < wanted))
+            return np.sort(order[:count])
+        size = min(size * 8, len(logits))
+
+
+def _greatest(logits: npt.NDArray[np.float32], size: int) -> Ids:
+    """The `size` tokens with the greatest logits and all that equal the least of them, in rising order."""
+    if size == len(logits):
+        return np.arange(size)
+    least = np.partition(logits, len(logits) - size)[len(logits) - size]
+    return np.flatnonzero(logits >= least)
+
+
+def _best_of_all(logits: npt.NDArray[np.float32], raw: npt.NDArray[np.uint32], temperature: float) -> int:
+    """Step 5 without top_p; takes logarithms only where they can matter."""
+    top = float(logits.max())
+    near = np.flatnonzero(logits >= top - _NEAR * temperature)
+    best = float(_scores(logits, near, raw, temperature).max())
+    # A token further off than _NEAR wins only with noise above best - top/T + _NEAR.
+    needed = np.exp(-np.exp(-(best - top / temperature + _NEAR)))
+    # Half a step lower, so that rounding cannot lose a candidate.
+    lucky = raw >= max(needed * 2.0**32 - 1.0, 0.0)
+    lucky[near] = True
+    ids = np.flatnonzero(lucky)
+    return int(ids[_scores(logits, ids, raw, temperature).argmax()])
+
+
+def _scores(logits: npt.NDArray[np.float32], ids: Ids, raw: npt.NDArray[np.uint32], temperature: float) -> Floats:
+    return logits[ids].astype(np.float64) / temperature + gumbel(raw[ids])

@@ -1,0 +1,318 @@
+"""One worker process as the node sees it: spawned, watched, spoken to, and buried."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from ryvion_node.engine import constants as limits
+from ryvion_node.engine.wire import (
+    Counted,
+    CountPrompt,
+    CountText,
+    Failed,
+    Frames,
+    JobEnded,
+    JobFailed,
+    JobPiece,
+    JobRead,
+    Loading,
+    Message,
+    Ping,
+    Pong,
+    Ready,
+    Start,
+    WireError,
+    pack,
+)
+
+_PASSED_ON: Final = frozenset(
+    {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT"}
+)
+_PASSED_ON_PREFIXES: Final = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "GGML_", "VK_", "ONEAPI_", "LLAMA_CPP_")
+"""What GPU drivers and llama.cpp read. Everything else, such as tokens of the owner, stays here."""
+
+JobMessage = JobRead | JobPiece | JobEnded | JobFailed | Counted
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds of patience; tests shorten them."""
+
+    load_stall_s: float = limits.LOAD_STALL_S
+    step_stall_s: float = limits.STEP_STALL_S
+    ping_every_s: float = limits.PING_EVERY_S
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The worker says that this model cannot be served; starting it again would not help."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The process is gone, or hung and was killed."""
+
+    reason: str
+    stalled: bool
+
+
+End = Broken | Died
+
+
+class WorkerGone(Exception):
+    """The worker ended while somebody waited for it."""
+
+    def __init__(self, end: End) -> None:
+        super().__init__(end.reason)
+        self.end = end
+
+
+class Inbox:
+    """What the worker says about one job; bounded by the job's credit."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._messages: deque[JobMessage] = deque()
+        self._end: End | None = None
+        self._news = trio.Event()
+
+    def put(self, message: JobMessage) -> None:
+        self._messages.append(message)
+        self._news.set()
+
+    def close(self, end: End) -> None:
+        self._end = end
+        self._news.set()
+
+    async def take(self) -> list[JobMessage]:
+        """Everything that came since the last time, at least one. Raises WorkerGone."""
+        while not self._messages:
+            if self._end is not None:
+                raise WorkerGone(self._end)
+            self._news = trio.Event()
+            await self._news.wait()
+        messages = list(self._messages)
+        self._messages.clear()
+        return messages
+
+
+class WorkerProcess:
+    """From spawn to death of one child; a new object for each restart."""
+
+    def __init__(self, start: Start, timing: Timing) -> None:
+        self._start = start
+        self._timing = timing
+        self._outbox: deque[Message] = deque([start])
+        self._to_send = trio.Event()
+        self._inboxes: dict[int, Inbox] = {}
+        self._next_job = 1
+        self._stderr = b""
+        self._ready: Ready | None = None
+        self._end: End | None = None
+        self._heard_at = 0.0
+        self._ping = 0
+        self._pong = 0
+        self.pid = 0
+
+    @property
+    def running(self) -> int:
+        """Jobs and counts under way."""
+        return len(self._inboxes)
+
+    async def run(self, on_ready: Callable[[Ready], None]) -> End:
+        """Spawn and serve until the process is gone; cancelling ends it in good order."""
+        process, stdin, stdout, stderr = _spawn()
+        self.pid = process.pid
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write, stdin)
+                nursery.start_soon(self._drain, stderr)
+                nursery.start_soon(self._watch, process, nursery.cancel_scope)
+                await self._read(stdout, on_ready)
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await _bury(process, stdin, stdout, stderr, kill=self._end is not None)
+            end = self._settle(process.returncode)
+            for inbox in self._inboxes.values():
+                inbox.close(end)
+        return end
+
+    def post(self, message: Message) -> None:
+        """Send without waiting; the worker reads at once, so little ever queues up."""
+        self._outbox.append(message)
+        self._to_send.set()
+
+    def open(self) -> Inbox:
+        """A new job number and what will be said about it. Raises WorkerGone."""
+        if self._end is not None:
+            raise WorkerGone(self._end)
+        inbox = self._inboxes[self._next_job] = Inbox(self._next_job)
+        self._next_job += 1
+        return inbox
+
+    def close(self, inbox: Inbox) -> None:
+        """Whatever still comes for this job is dropped."""
+        self._inboxes.pop(inbox.number, None)
+
+    async def count(self, make: Callable[[int], CountPrompt | CountText]) -> Counted | JobFailed:
+        """Ask for one count. Raises WorkerGone."""
+        inbox = self.open()
+        try:
+            self.post(make(inbox.number))
+            (answer,) = await inbox.take()
+        finally:
+            self.close(inbox)
+        if not isinstance(answer, Counted | JobFailed):
+            raise WorkerGone(Died(f"answered a count with {type(answer).__name__}", stalled=False))
+        return answer
+
+    async def _write(self, stdin: trio.abc.SendStream) -> None:
+        try:
+            while True:
+                while self._outbox:
+                    messages = list(self._outbox)
+                    self._outbox.clear()
+                    await stdin.send_all(pack(messages))
+                self._to_send = trio.Event()
+                await self._to_send.wait()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # It died; the reader notices too and says why.
+            return
+
+    async def _read(self, stdout: trio.abc.ReceiveStream, on_ready: Callable[[Ready], None]) -> None:
+        frames = Frames()
+        self._heard_at = trio.current_time()
+        try:
+            while data := await stdout.receive_some(1 << 16):
+                for message in frames.feed(bytes(data)):
+                    self._dispatch(message, on_ready)
+        except WireError as exc:
+            self._end = Died(f"it wrote nonsense ({exc})", stalled=False)
+        except trio.BrokenResourceError:
+            return
+
+    def _dispatch(self, message: Message, on_ready: Callable[[Ready], None]) -> None:
+        match message:
+            case JobRead(job) | JobPiece(job) | JobEnded(job) | JobFailed(job) | Counted(job):
+                if (inbox := self._inboxes.get(job)) is not None:
+                    inbox.put(message)
+            case Loading():
+                self._heard_at = trio.current_time()
+            case Ready() if self._ready is None:
+                self._ready = message
+                on_ready(message)
+            case Pong(number=number):
+                self._pong = number
+            case Failed(message=reason):
+                self._end = Broken(reason)
+            case other:
+                raise WireError(f"unexpected {type(other).__name__}")
+
+    async def _drain(self, stderr: trio.abc.ReceiveStream) -> None:
+        try:
+            while data := await stderr.receive_some(1 << 12):
+                self._stderr = (self._stderr + data)[-limits.STDERR_TAIL_BYTES :]
+        except trio.BrokenResourceError:
+            return
+
+    async def _watch(self, process: subprocess.Popen[bytes], scope: trio.CancelScope) -> None:
+        """Kill the process when it makes no progress."""
+        while self._ready is None:
+            await trio.sleep(min(1.0, self._timing.load_stall_s / 4))
+            if trio.current_time() - self._heard_at > self._timing.load_stall_s:
+                self._stalled(process, f"no progress for {self._timing.load_stall_s:g} s while loading", scope)
+                return
+        while True:
+            await trio.sleep(self._timing.ping_every_s)
+            if not self._inboxes:
+                continue
+            self._ping += 1
+            self.post(Ping(self._ping))
+            asked_at = trio.current_time()
+            while self._pong != self._ping:
+                await trio.sleep(self._timing.ping_every_s / 4)
+                if trio.current_time() - asked_at > self._timing.step_stall_s:
+                    self._stalled(process, f"no step for {self._timing.step_stall_s:g} s", scope)
+                    return
+
+    def _stalled(self, process: subprocess.Popen[bytes], reason: str, scope: trio.CancelScope) -> None:
+        self._end = Died(reason, stalled=True)
+        _kill(process)
+        scope.cancel()
+
+    def _settle(self, code: int | None) -> End:
+        if self._end is None:
+            how = signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
+            lines = self._stderr.decode("utf-8", "replace").strip().splitlines()
+            said = f": {lines[-1][:200]}" if lines else ""
+            self._end = Died(f"{how}{said}", stalled=False)
+        return self._end
+
+
+def worker_command(*arguments: str) -> list[str]:
+    """How to run the worker with this interpreter."""
+    return [sys.executable, "-m", "ryvion_node.engine.worker", "--parent", str(os.getpid()), *arguments]
+
+
+def worker_environment() -> dict[str, str]:
+    """The few variables that the child gets."""
+    passed = {
+        name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+    }
+    root = str(Path(__file__).resolve().parents[2])
+    return passed | {"GGML_NO_BACKTRACE": "1", "PYTHONPATH": root, "PYTHONUTF8": "1"}
+
+
+def _spawn() -> tuple[subprocess.Popen[bytes], trio.lowlevel.FdStream, trio.lowlevel.FdStream, trio.lowlevel.FdStream]:
+    """Spawn from this thread: Linux ties the child's life to the thread that made it, and trio's helper threads end."""
+    pairs = [os.pipe() for _ in range(3)]
+    (stdin, to_child), (from_child, stdout), (errors, stderr) = pairs
+    try:
+        process = subprocess.Popen(
+            worker_command(),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=worker_environment(),
+            cwd="/",
+            # Ctrl-C in the terminal reaches the node only, which then ends us in good order.
+            start_new_session=True,
+        )
+    except BaseException:
+        for end in (to_child, from_child, errors):
+            os.close(end)
+        raise
+    finally:
+        for end in (stdin, stdout, stderr):
+            os.close(end)
+    return process, trio.lowlevel.FdStream(to_child), trio.lowlevel.FdStream(from_child), trio.lowlevel.FdStream(errors)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+
+
+async def _bury(process: subprocess.Popen[bytes], *streams: trio.lowlevel.FdStream, kill: bool) -> None:
+    """Closing its stdin ends the worker; after the grace time it is killed."""
+    for stream in streams:
+        await stream.aclose()
+    if kill:
+        _kill(process)
+    with trio.move_on_after(limits.STOP_GRACE_S):
+        await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
+    _kill(process)
+    process.wait()
