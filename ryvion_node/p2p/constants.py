@@ -34,6 +34,8 @@ MAX_CONNECTIONS_PER_PEER: Final = 4
 """Two arise when both sides dial at once, and as many while an old one is dying."""
 MAX_CONNECTION_BUFFER_BYTES: Final = 4 * 1024 * 1024
 """Received and unread, all streams of a connection; a peer that overruns its windows is cut off."""
+READ_AHEAD_BYTES: Final = 64 * 1024
+"""What one system call takes from a connection; the largest Noise frame."""
 DIAL_STAGGER_S: Final = 0.25
 """Head start of one address over the next (RFC 8305)."""
 HEARTBEAT_EVERY_S: Final = 10.0

@@ -163,7 +163,7 @@ class FakeNetwork(Network):
     def break_streams(self, is_cut: Callable[[NodeKey], bool]) -> None:
         """Break the streams to the peers that `is_cut` names."""
         for stream in [stream for stream in self._streams if is_cut(stream.peer)]:
-            stream.reset()
+            stream.cut()
 
     async def open_stream(self, peer: NodeKey, protocol: str) -> Stream:
         await trio.lowlevel.checkpoint()
@@ -235,7 +235,7 @@ class FakeNetwork(Network):
             await handler(stream)
         except Exception as exc:  # noqa: BLE001 - nothing a peer provokes may end the node
             log.warning("stream handler failed error=%r", exc)
-            stream.reset()
+            stream.cut()
         finally:
             await stream.close()
 
@@ -366,11 +366,17 @@ class FakeStream(Stream):
         with trio.CancelScope(shield=True):
             await trio.lowlevel.checkpoint()
 
-    def end_sending(self) -> None:
+    async def end_sending(self) -> None:
         """Half-close: the peer reads b"" after what was sent; we can still receive."""
+        await trio.lowlevel.checkpoint()
         self._outgoing.end()
 
-    def reset(self) -> None:
+    async def reset(self) -> None:
+        """Break the stream: the peer's next receive raises StreamBroken."""
+        await trio.lowlevel.checkpoint()
+        self.cut()
+
+    def cut(self) -> None:
         """Break both directions at once, as a crash or a cut line does."""
         self._incoming.cut()
         self._outgoing.cut()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections import Counter
 
 import libp2p.protocol_muxer.multiselect_communicator as multiselect_communicator
@@ -25,9 +26,11 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL
 from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.transport.tcp import tcp
 from libp2p.transport.tcp.tcp import TCP
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
+from trio.socket import SocketType
 
 from ryvion_node.p2p.constants import (
     MAX_CONNECTIONS,
@@ -141,4 +144,10 @@ async def _read_negotiation_line(reader: Reader) -> bytes:
     return line[:-1]
 
 
+def _reuse_address_only(sock: SocketType) -> None:
+    """The library would set SO_REUSEPORT, with which two nodes share a port and get half the calls each."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
+tcp._set_reuse_flags = _reuse_address_only  # noqa: SLF001 - see above
 multiselect_communicator.read_delim = _read_negotiation_line  # type: ignore[attr-defined]

@@ -36,19 +36,23 @@ class Libp2pStream(Stream):
         self._answer = self._proposal
         """Still to be received ahead of everything: the peer repeats what it agrees to."""
         self._is_closed = False
+        self._is_torn = False
+        """A send was cancelled or failed part way: what would follow makes no sense to the peer."""
 
     @property
     def peer(self) -> NodeKey:
         return self._peer
 
     async def send(self, data: bytes) -> None:
-        if self._is_closed:
-            raise StreamBroken("the stream is closed")
+        if self._is_closed or self._is_torn:
+            raise StreamBroken("the stream is closed, or an earlier send did not finish")
         proposal, self._proposal = self._proposal, b""
+        self._is_torn = True
         try:
             await self._muxed.write(proposal + data)
         except _TRANSPORT_ERRORS as exc:
             raise StreamBroken(f"sending failed: {exc}") from exc
+        self._is_torn = False
 
     async def receive(self) -> bytes:
         if self._is_closed:
