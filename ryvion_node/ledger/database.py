@@ -99,6 +99,18 @@ def hold_ledger(path: Path) -> Iterator[None]:
         yield
 
 
+def is_held(path: Path) -> bool:
+    """For `doctor`: does a running node hold the ledger? Changes nothing."""
+    try:
+        with path.with_name(path.name + ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def prepare_database(path: Path, migrations: Sequence[str] = MIGRATIONS) -> None:
     """Create or check the file and migrate it, keeping a backup; call with the ledger held.
 

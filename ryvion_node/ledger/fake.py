@@ -60,9 +60,10 @@ class FakeLedger:
         self._check_writable()
         if (begun.job_id, begun.side) in self._jobs:
             raise JobExists(f"job {begun.job_id} was begun before")
-        entry = _Entry(_new_record(begun, self._clock()))
+        now_ms = self._clock()
+        entry = _Entry(_new_record(begun, now_ms))
         self._jobs[begun.job_id, begun.side] = entry
-        self._keep(entry, (Evidence("quote", begun.quote), Evidence("job_offer", begun.job_offer)))
+        self._keep(entry, (Evidence("quote", begun.quote), Evidence("job_offer", begun.job_offer)), now_ms)
 
     async def finish_sold(self, result: SoldResult) -> bool:
         self._check_writable()
@@ -73,7 +74,7 @@ class FakeLedger:
         if self._last_hash(entry.record.executor_key, entry.record.requester_key, "sold") != result.previous_envelope:
             raise ChainMoved(f"job {result.job_id}: another envelope of this pair was committed meanwhile")
         entry.record = replace(entry.record, state="delivered")
-        self._finish(entry, result)
+        self._finish(entry, result, (), self._clock())
         return True
 
     async def record_acceptance(self, job_id: JobId, acceptance: bytes, *, accepted: bool, reason: str = "") -> bool:
@@ -82,7 +83,7 @@ class FakeLedger:
         found = None if entry is None else (entry.record.state, entry.packet("acceptance"))
         if not expect_delivered(job_id, found, acceptance) or entry is None:
             return False
-        self._keep(entry, (Evidence("acceptance", acceptance),))
+        self._keep(entry, (Evidence("acceptance", acceptance),), self._clock())
         entry.record = replace(entry.record, state=verdict(accepted), failure_code=reason)
         return True
 
@@ -94,8 +95,7 @@ class FakeLedger:
             return False
         entry.record = replace(entry.record, state=verdict(settlement.accepted), failure_code=settlement.reason)
         entry.checks = settlement.checks
-        self._finish(entry, settlement)
-        self._keep(entry, (Evidence("acceptance", settlement.acceptance),))
+        self._finish(entry, settlement, (Evidence("acceptance", settlement.acceptance),), self._clock())
         return True
 
     async def fail_job(
@@ -107,22 +107,24 @@ class FakeLedger:
             raise JobUnknown(f"job {job_id} was never begun")
         if entry.record.state != "running":
             return False
-        self._keep(entry, evidence)
+        now_ms = self._clock()
+        self._keep(entry, evidence, now_ms)
         entry.record = replace(
             entry.record,
             state="failed",
             failure_code=code,
             failure_message=message[:MAX_MESSAGE_CHARACTERS],
-            finished_ms=self._clock(),
+            finished_ms=now_ms,
         )
         return True
 
     async def abandon_unfinished(self) -> tuple[JobRecord, ...]:
         self._check_writable()
         ended = (*await self.unfinished_jobs("bought"), *await self.unfinished_jobs("sold"))
+        now_ms = self._clock()
         for job in ended:
             entry = self._jobs[job.job_id, job.side]
-            entry.record = replace(job, state="interrupted", failure_code="interrupted", finished_ms=self._clock())
+            entry.record = replace(job, state="interrupted", failure_code="interrupted", finished_ms=now_ms)
         return ended
 
     async def job(self, job_id: JobId, side: Side) -> JobRecord | None:
@@ -196,20 +198,22 @@ class FakeLedger:
         last = max(pair, key=lambda entry: entry.envelope_position, default=None)
         return NO_ENVELOPE if last is None or last.envelope_hash is None else last.envelope_hash
 
-    def _keep(self, entry: _Entry, packets: Iterable[Evidence]) -> None:
+    def _keep(self, entry: _Entry, packets: Iterable[Evidence], now_ms: int) -> None:
         for item in packets:
             self._positions += 1
-            record = EvidenceRecord(kind=item.kind, packet=item.packet, at_ms=self._clock())
+            record = EvidenceRecord(kind=item.kind, packet=item.packet, at_ms=now_ms)
             entry.evidence.append((self._positions, record))
 
-    def _finish(self, entry: _Entry, result: SoldResult | Settlement) -> None:
+    def _finish(self, entry: _Entry, result: SoldResult | Settlement, more: tuple[Evidence, ...], now_ms: int) -> None:
         self._keep(
             entry,
             (
                 Evidence("finished", result.finished),
                 Evidence("receipt", result.receipt),
                 Evidence("envelope", result.envelope),
+                *more,
             ),
+            now_ms,
         )
         entry.envelope_hash, entry.envelope_position = result.envelope_hash, self._positions
         entry.record = replace(
@@ -218,7 +222,7 @@ class FakeLedger:
             completion_units=result.completion_units,
             cost_microcredits=result.cost_microcredits,
             receipt_cid=result.receipt_cid,
-            finished_ms=self._clock(),
+            finished_ms=now_ms,
         )
 
 
