@@ -64,6 +64,7 @@ class JobEvidence:
     own_prompt_units: int | None
     """Our own count; None without the model's tokenizer."""
     own_completion_units: int | None
+    """Canonical token count of the text that came, not capped."""
     finished: Finished | None
     """None when the job ended before it came; so with the next two."""
     receipt: Receipt | None
@@ -77,7 +78,7 @@ class JobEvidence:
 
 
 def check_finished_job(evidence: JobEvidence, clock_skew_ms: int = MAX_CLOCK_SKEW_MS) -> tuple[Check, ...]:
-    """Judge a job; the checks come in the order of CHECK_NAMES, and none is left out."""
+    """Judge a job; the checks come in the order of CHECK_NAMES. Of a job that broke, only what can be judged comes."""
     parts = _parts(evidence)
     if parts is None:
         return _incomplete(evidence)
@@ -131,30 +132,16 @@ def _parts(evidence: JobEvidence) -> _Parts | None:
 
 
 def _incomplete(evidence: JobEvidence) -> tuple[Check, ...]:
-    """Verdicts on a job that broke: the check that the fault belongs to names it, and nothing can be settled."""
-    missing = [
-        name
-        for name, part in (
-            ("Finished", evidence.finished),
-            ("Receipt", evidence.receipt),
-            ("AuditEnvelope", evidence.envelope),
-        )
-        if part is None
-    ]
+    """Verdicts on a job that broke: its frames, and the check that the break belongs to."""
     fault = evidence.fault
-    details = dict.fromkeys(CHECK_NAMES, f"Not judged: the job broke in state {evidence.state}.")
-    if missing:
-        details["state"] = f"The job broke in state {evidence.state}: no {', no '.join(missing)} came."
-    if fault is not None:
-        details[_check_of(fault)] = f"The peer broke the protocol ({fault.code}): {fault}."
-    elif not missing:
-        details["state"] = f"The job broke in state {evidence.state}."
     intact = f"{evidence.frames} frames of {evidence.frame_bytes} bytes, all within their caps."
-    frames_intact = fault is None or _check_of(fault) != "frames"
-    return tuple(
-        Check(name, "passed", intact) if name == "frames" and frames_intact else Check(name, "failed", details[name])
-        for name in CHECK_NAMES
-    )
+    frames = Check("frames", "passed", intact)
+    if fault is not None:
+        broken = Check(_check_of(fault), "failed", f"The peer broke the protocol ({fault.code}): {fault}.")
+        return (broken,) if broken.name == "frames" else (frames, broken)
+    parts = (("Finished", evidence.finished), ("Receipt", evidence.receipt), ("AuditEnvelope", evidence.envelope))
+    missing = ", ".join(name for name, part in parts if part is None)
+    return (frames, Check("state", "failed", f"The job broke in state {evidence.state}, without {missing}."))
 
 
 def _check_of(fault: ProtocolError) -> str:
@@ -272,12 +259,16 @@ def _units_counted(evidence: JobEvidence, parts: _Parts) -> Check:
     envelope = parts.envelope
     if parts.receipt.metering_units == 0:
         return Check("units_counted", "passed", "Nothing is billed, so there is nothing to count.")
+    own_completion = evidence.own_completion_units
+    if own_completion is not None:
+        # A text can have a few canonical tokens more than were sampled: what was ordered is the most that is billed.
+        own_completion = min(own_completion, parts.order.max_completion_tokens)
     most_completion = evidence.text_bytes + MAX_COUNT_SLACK
     outcome: Outcome = "passed"
     told: list[str] = []
     for what, billed, own, bound in (
         ("prompt", envelope.prompt_units, evidence.own_prompt_units, parts.order.max_prompt_tokens),
-        ("completion", envelope.completion_units, evidence.own_completion_units, most_completion),
+        ("completion", envelope.completion_units, own_completion, most_completion),
     ):
         if own is not None:
             if billed != own:

@@ -1,0 +1,381 @@
+"""Vectors of spec 04: the job stream, its agreement and billing. `python -m specs.generate_jobs [--check]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ryvion_protocol.codec import encode_body, pack_value
+from ryvion_protocol.messages import (
+    Acceptance,
+    Finished,
+    JobOffer,
+    JobRequest,
+    Message,
+    Quote,
+    QuoteRequest,
+    Started,
+)
+from ryvion_protocol.packet import pack
+from ryvion_protocol.schema import JobId
+from ryvion_protocol.signing import SigningIdentity
+from ryvion_protocol.transcript import Transcript
+from specs.samples import EXECUTOR, NOW_MS, REQUESTER, STRANGER, message_of, sample_job
+from specs.vector_form import JsonValue, Vector, main
+
+JOB = sample_job()
+
+
+def vectors() -> Sequence[Vector]:
+    """All vectors of the family, in the order of the file."""
+    return [*_sequences(), *_alone(), *_agreement(), *_deltas(), *_costs()]
+
+
+# --- the state table ----------------------------------------------------------------------------------------
+
+_OPEN = ("requester quote-request", "executor quote", "requester job-offer", "requester job-request")
+_REPORT = ("executor finished", "executor receipt", "executor audit-envelope", "requester acceptance")
+
+
+def _sequences() -> list[Vector]:
+    running = (*_OPEN, "executor started", "executor delta")
+    return [
+        _sequence("sequence-whole-job", "R-04-1", "A job from question to acceptance.", (*running, *_REPORT), "ended"),
+        _sequence("sequence-refused", "R-04-1", "Refused.", (_OPEN[0], "executor refusal"), "ended"),
+        _sequence("sequence-no-delta", "R-04-1", "An empty answer.", (*_OPEN, "executor started", *_REPORT), "ended"),
+        _sequence("sequence-lost-bid", "R-04-1", "Another bid won.", (*_OPEN[:2], "requester cancel"), "ended"),
+        _sequence("sequence-error", "R-04-1", "The executor fails.", (*running, "executor error"), "ended"),
+        _sequence(
+            "sequence-cancel-early",
+            "R-04-21",
+            "Cancelled before it started: the executor may skip Started.",
+            (*_OPEN, "requester cancel", *_REPORT),
+            "ended",
+        ),
+        _sequence(
+            "sequence-cancel-crossing",
+            "R-04-21",
+            "Started and deltas that were under way when the requester cancelled.",
+            (*_OPEN, "requester cancel", "executor started", "executor delta", "executor delta", *_REPORT),
+            "ended",
+        ),
+        _sequence(
+            "sequence-cancel-late",
+            "R-04-21",
+            "A Cancel that crosses the receipt.",
+            (*running, *_REPORT[:2], "requester cancel", *_REPORT[2:]),
+            "ended",
+        ),
+        *(
+            _sequence(f"sequence-{name}", "R-04-1", comment, messages)
+            for name, comment, messages in (
+                ("quote-unasked", "A Quote before any question.", ("executor quote",)),
+                ("own-quote", "The requester sends a Quote.", (_OPEN[0], "requester quote")),
+                ("offer-unquoted", "An order before the quote.", (_OPEN[0], "requester job-offer")),
+                ("delta-early", "A Delta before Started.", (*_OPEN, "executor delta")),
+                ("started-twice", "Started twice.", (*running, "executor started")),
+                ("delta-late", "A Delta after Finished.", (*running, "executor finished", "executor delta")),
+                ("receipt-early", "A Receipt before Finished.", (*running, "executor receipt")),
+                ("finished-early", "Finished without Started.", (*_OPEN, "executor finished")),
+                ("cancel-twice", "A second Cancel.", (*running, "requester cancel", "requester cancel")),
+                ("acceptance-early", "A verdict before the envelope.", (*running, *_REPORT[:2], _REPORT[3])),
+                ("after-end", "Anything after the end.", (*running, *_REPORT, "requester error")),
+                ("two-jobs", "A second job on the stream.", (*running, *_REPORT, _OPEN[0])),
+            )
+        ),
+    ]
+
+
+def _sequence(name: str, requirement: str, comment: str, messages: Sequence[str], state: str = "") -> Vector:
+    given: dict[str, JsonValue] = {"messages": [list(step.split()) for step in messages]}
+    if state:
+        return Vector(name, (requirement,), comment, "job-sequence", b"", (), given, gives={"state": state})
+    return Vector(name, (requirement,), comment, "job-sequence", b"", (), given, "state-error", "unexpected_message")
+
+
+# --- one message alone --------------------------------------------------------------------------------------
+
+
+def _alone() -> list[Vector]:
+    request, quote, order, acceptance = (
+        message_of(QuoteRequest, JOB.quote_request),
+        message_of(Quote, JOB.quote),
+        message_of(JobOffer, JOB.job_offer),
+        message_of(Acceptance, JOB.acceptance),
+    )
+    job_request = message_of(JobRequest, JOB.job_request)
+    pirate = replace(job_request, messages=(replace(job_request.messages[0], role="pirate"),))
+    cases: tuple[tuple[str, str, str, Message, SigningIdentity | None, str], ...] = (
+        ("request-nothing", "R-04-3", "No model.", replace(request, model=""), None, "quote_request_model"),
+        (
+            "quote-lifetime",
+            "R-04-4",
+            "Held for 10.001 s.",
+            replace(quote, expires_ms=quote.issued_ms + 10_001),
+            EXECUTOR,
+            "lifetime",
+        ),
+        (
+            "order-lifetime",
+            "R-04-7",
+            "Valid for 600.001 s.",
+            replace(order, expires_ms=order.issued_ms + 600_001),
+            REQUESTER,
+            "lifetime",
+        ),
+        ("order-version", "R-04-7", "Version 2.", replace(order, version=2), REQUESTER, "version"),
+        ("role-unknown", "R-04-10", "A role that does not exist.", pirate, None, "role"),
+        ("finish-reason", "R-04-15", "An unknown reason.", Finished("bored", 1, 1), None, "finish_reason"),
+        (
+            "accepted-with-reason",
+            "R-04-20",
+            "Accepted, but why?",
+            replace(acceptance, reason="job"),
+            REQUESTER,
+            "acceptance_reason",
+        ),
+        (
+            "disputed-silently",
+            "R-04-20",
+            "Disputed without a reason.",
+            replace(acceptance, accepted=False),
+            REQUESTER,
+            "acceptance_reason",
+        ),
+    )
+    good = Vector(
+        "job-id",
+        ("R-04-2",),
+        "The job id of the sample JobOffer.",
+        "job-id",
+        JOB.job_offer.raw,
+        ("requester",),
+        gives={"job_id": JOB.job_id},
+    )
+    return [good, *(_refused_alone(*case) for case in cases)]
+
+
+def _refused_alone(
+    name: str, requirement: str, comment: str, message: Message, signer: SigningIdentity | None, code: str
+) -> Vector:
+    raw = _unchecked(message, signer)
+    given: dict[str, JsonValue] = {"allowed": [message.TYPE]}
+    return Vector(name, (requirement,), comment, "packet", raw, (), given, "payload-invalid", code)
+
+
+# --- agreeing on a job --------------------------------------------------------------------------------------
+
+
+def _agreement() -> list[Vector]:
+    quote, order = message_of(Quote, JOB.quote), message_of(JobOffer, JOB.job_offer)
+    other_request = pack(replace(message_of(QuoteRequest, JOB.quote_request), nonce=bytes(16)))
+    late, early = quote.expires_ms + 120_000, quote.issued_ms - 120_001
+    started = message_of(Started, JOB.started)
+    return [
+        _quoted("quote-ok", "R-04-5", "The sample quote.", quote),
+        _quoted(
+            "quote-other-request",
+            "R-04-5",
+            "For another request.",
+            replace(quote, request_hash=other_request.hash),
+            "request_hash",
+        ),
+        _quoted("quote-other-model", "R-04-5", "For another model.", replace(quote, model="tinyllama"), "model"),
+        _quoted(
+            "quote-other-place",
+            "R-04-5",
+            "From a place not asked for.",
+            replace(quote, jurisdiction="US"),
+            "jurisdiction",
+        ),
+        _quoted("quote-expired", "R-04-5", "Expired 120 s ago.", quote, "expired", now_ms=late),
+        _quoted("quote-early", "R-04-5", "From the future.", quote, "issued_in_future", now_ms=early),
+        _quoted(
+            "quote-other-peer", "R-04-6", "A quote of another node, relayed.", quote, "signature_invalid", peer=STRANGER
+        ),
+        _ordered("order-ok", "R-04-8", "The sample order.", order),
+        _ordered(
+            "order-other-peer",
+            "R-04-6",
+            "An order of another node, relayed.",
+            order,
+            "signature_invalid",
+            peer=STRANGER,
+        ),
+        _ordered(
+            "order-other-executor",
+            "R-04-8",
+            "For another node.",
+            replace(order, executor_key=STRANGER.public_key),
+            "executor_key",
+        ),
+        _ordered("order-other-network", "R-04-8", "For another network.", replace(order, network="test"), "network"),
+        _ordered(
+            "order-other-quote", "R-04-8", "On another quote.", replace(order, quote_hash=bytes(32)), "quote_hash"
+        ),
+        _ordered("order-other-model", "R-04-8", "For another model.", replace(order, digest=bytes(32)), "model"),
+        _ordered(
+            "order-more-tokens",
+            "R-04-8",
+            "65 tokens, 64 were quoted.",
+            replace(order, max_completion_tokens=65),
+            "limits",
+        ),
+        _ordered("order-longer-prompt", "R-04-8", "A longer prompt.", replace(order, max_prompt_tokens=24), "limits"),
+        _ordered("order-late", "R-04-8", "The quote expired now.", order, "quote_expired", now_ms=quote.expires_ms),
+        _pair("job-request-ok", "R-04-9", "What was committed to.", "job-request", JOB.job_request.raw),
+        _pair(
+            "job-request-other",
+            "R-04-9",
+            "Another salt.",
+            "job-request",
+            pack(replace(message_of(JobRequest, JOB.job_request), salt=bytes(16))).raw,
+            "request_commitment",
+        ),
+        _pair("started-ok", "R-04-11", "The sample job starts.", "started", JOB.started.raw),
+        _pair(
+            "started-other-job",
+            "R-04-11",
+            "Another job.",
+            "started",
+            pack(replace(started, job_id=JobId("00" * 32))).raw,
+            "job_id",
+        ),
+        _pair(
+            "started-elsewhere",
+            "R-04-11",
+            "Elsewhere.",
+            "started",
+            pack(replace(started, jurisdiction="DE")).raw,
+            "jurisdiction",
+        ),
+        _pair(
+            "started-long-prompt",
+            "R-04-11",
+            "A longer prompt.",
+            "started",
+            pack(replace(started, prompt_tokens=24)).raw,
+            "limits",
+        ),
+    ]
+
+
+def _quoted(
+    name: str,
+    requirement: str,
+    comment: str,
+    quote: Quote,
+    code: str = "",
+    *,
+    now_ms: int = NOW_MS + 6,
+    peer: SigningIdentity = EXECUTOR,
+) -> Vector:
+    given: dict[str, JsonValue] = {
+        "quote_request": JOB.quote_request.raw.hex(),
+        "peer": peer.public_key.hex(),
+        "now_ms": now_ms,
+    }
+    raw = pack(quote, EXECUTOR).raw
+    return Vector(name, (requirement,), comment, "quote", raw, ("executor",), given, _layer(code), code)
+
+
+def _ordered(
+    name: str,
+    requirement: str,
+    comment: str,
+    order: JobOffer,
+    code: str = "",
+    *,
+    now_ms: int = NOW_MS + 12,
+    peer: SigningIdentity = REQUESTER,
+) -> Vector:
+    given: dict[str, JsonValue] = {
+        "quote_request": JOB.quote_request.raw.hex(),
+        "quote": JOB.quote.raw.hex(),
+        "peer": peer.public_key.hex(),
+        "now_ms": now_ms,
+    }
+    raw = pack(order, REQUESTER).raw
+    return Vector(name, (requirement,), comment, "job-offer", raw, ("requester",), given, _layer(code), code)
+
+
+def _pair(name: str, requirement: str, comment: str, operation: str, raw: bytes, code: str = "") -> Vector:
+    given: dict[str, JsonValue] = {"job_offer": JOB.job_offer.raw.hex(), "quote": JOB.quote.raw.hex()}
+    return Vector(name, (requirement,), comment, operation, raw, ("requester",), given, _layer(code), code)
+
+
+def _layer(code: str) -> str:
+    if not code:
+        return "ok"
+    return "signature-invalid" if code == "signature_invalid" else "payload-invalid"
+
+
+# --- the answer and its price -------------------------------------------------------------------------------
+
+
+def _deltas() -> list[Vector]:
+    frames = [delta.raw for delta in JOB.deltas]
+    heads = []
+    transcript = Transcript(JOB.job_id)
+    for raw in (None, *frames):
+        if raw is not None:
+            transcript.add(raw)
+        heads.append(transcript.digest.hex())
+
+    def order(name: str, comment: str, *deltas: Sequence[int], code: str = "") -> Vector:
+        given: dict[str, JsonValue] = {"deltas": [list(delta) for delta in deltas]}
+        return Vector(name, ("R-04-12",), comment, "delta-order", b"", (), given, _layer(code), code)
+
+    return [
+        Vector(
+            "transcript",
+            ("R-04-13",),
+            "The chain over the sample job's deltas, from h_0 on.",
+            "transcript",
+            b"",
+            given={"job_id": JOB.job_id, "frames": [raw.hex() for raw in frames]},
+            gives={"heads": heads},
+        ),
+        order("deltas-in-order", "0, 1, 2.", (0, 0), (1, 0), (2, 0)),
+        order("deltas-gap", "One is missing.", (0, 0), (2, 0), code="delta_order"),
+        order("deltas-twice", "One comes twice.", (0, 0), (0, 0), code="delta_order"),
+        order("deltas-from-one", "They start at 1.", (1, 0), code="delta_order"),
+        order("deltas-choice", "A second choice.", (0, 1), code="delta_order"),
+    ]
+
+
+def _costs() -> list[Vector]:
+    def cost(name: str, requirement: str, comment: str, numbers: Sequence[int], units: int, price: int) -> Vector:
+        names = ("prompt_units", "completion_units", "price_in", "price_out")
+        given: dict[str, JsonValue] = dict(zip(names, numbers, strict=True))
+        gives: dict[str, JsonValue] = {"metering_units": units, "cost_microcredits": price}
+        return Vector(name, (requirement,), comment, "cost", b"", (), given, gives=gives)
+
+    return [
+        cost("cost-exact", "R-04-18", "No fraction.", (1000, 500, 1_000_000, 2_000_000), 1500, 2000),
+        cost(
+            "cost-fraction", "R-04-18", "0.9 + 0.9 micro-credits are rounded up once.", (9, 9, 100_000, 100_000), 18, 2
+        ),
+        cost("cost-least", "R-04-18", "The smallest fraction costs 1.", (1, 1, 0, 1), 2, 1),
+        cost("cost-free", "R-04-18", "A free model.", (1000, 500, 0, 0), 1500, 0),
+        cost("cost-nothing-produced", "R-04-17", "A prompt without an answer.", (1000, 0, 1_000_000, 1_000_000), 0, 0),
+        cost(
+            "cost-large",
+            "R-04-18",
+            "Beyond 64 bits on the way.",
+            (2**32 - 1, 2**32 - 1, 2**52, 2**52),
+            2**33 - 2,
+            -(-(2**33 - 2) * 2**52 // 10**6),
+        ),
+    ]
+
+
+def _unchecked(message: Message, signer: SigningIdentity | None) -> bytes:
+    """A packet that `pack` would refuse to make."""
+    body = encode_body(message)
+    signature = b"" if signer is None else signer.sign_typed(message.TYPE, body)
+    return pack_value((message.TYPE, body, signature))
+
+
+if __name__ == "__main__":
+    main("04", "jobs", vectors)
