@@ -2,7 +2,7 @@
 
 Pure: bytes in, findings out. A file holds one receipt object, a list of them, or `{"receipts": [...]}`. A receipt
 object has the RYV1 core (spec 02) and may have an `audit_envelope` beside it: the signed packet in base64, and its
-fields once more for people to read.
+fields once more for people to read. What the endpoint's answers hold, `{"receipt": ..., "envelope": ...}`, is read too.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def read_receipts(data: bytes) -> list[JsonObject]:
     if isinstance(value, dict) and "receipts" in value:
         value = value["receipts"]
     found = value if isinstance(value, list) else [value]
-    receipts = [item for item in found if isinstance(item, dict)]
+    receipts = [_unwrapped(item) for item in found if isinstance(item, dict)]
     if not receipts or len(receipts) != len(found):
         raise ReceiptFileUnreadable('it holds no receipt: a JSON object, a list of them, or {"receipts": [...]}')
     return receipts
@@ -107,6 +107,16 @@ def verify_exported(exported: Mapping[str, object], answer: bytes | None = None)
     findings.extend(_envelope(receipt, exported.get("audit_envelope")))
     findings.append(_answer(receipt, answer))
     return Verdict(receipt.job_id, fields_of(receipt).cid(), tuple(findings))
+
+
+def _unwrapped(item: JsonObject) -> JsonObject:
+    """A receipt as the endpoint gives it, in its `ryvion` object or from /api/v1/receipts, as it is exported."""
+    match item:
+        case {"receipt": dict(core), "envelope": envelope}:
+            return core | {"audit_envelope": envelope}
+        case {"receipt": dict(core)}:
+            return core
+    return item
 
 
 def _signature(receipt: Receipt) -> Finding:

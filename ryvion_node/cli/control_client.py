@@ -18,7 +18,9 @@ TIMEOUT_S = 15.0
 
 
 class NodeNotRunning(OperatorError):
-    """No node is running with home {home}. Start one with `ryvion-node up`, or name another with --home."""
+    """No node with an endpoint is running with home {home}. Start one with `ryvion-node up --proxy`, or name another
+    with --home.
+    """
 
     exit_code = EXIT_UNAVAILABLE
 

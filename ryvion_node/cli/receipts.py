@@ -15,9 +15,9 @@ from ryvion_node.errors import EXIT_NO_INPUT, OperatorError
 from ryvion_node.paths import Paths, replace_private_file
 
 if TYPE_CHECKING:
-    from ryvion_protocol.exported import JsonObject, Verdict
     from ryvion_node.ledger.reader import LedgerView
     from ryvion_node.ledger.records import ReceiptDetail, ReceiptRecord
+    from ryvion_protocol.exported import JsonObject, Verdict
 
 PAGE = 1000
 """What the ledger gives at once."""
@@ -136,7 +136,7 @@ def verify_command(file: Any, answer: Path | None, as_json: bool) -> None:
 
     Checks that the fields are well-formed, that the named node signed them, that the audit envelope is signed by the
     same node and speaks of this receipt, and that both bill the same units. FILE may be - for stdin. It may also be
-    the `receipt` object of an API answer.
+    the `ryvion` object of an API answer.
 
     Exits 0 when every receipt is valid, 1 when one is not, 2 when the file holds no receipt.
     """

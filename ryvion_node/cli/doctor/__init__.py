@@ -1,0 +1,1 @@
+"""`ryvion-node doctor`: `machine` looks at the computer, `node` at this node's own things."""
