@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import nacl.bindings
 
-from ryvion_protocol.constants import SEED_BYTES, SIGNATURE_BYTES
+from ryvion_protocol.constants import HASH_BYTES, SEED_BYTES, SIGNATURE_BYTES
 from ryvion_protocol.ed25519 import verify
+from ryvion_protocol.errors import SignatureInvalid
 from ryvion_protocol.receipt import ReceiptFields, check_own_fields
 from ryvion_protocol.schema import NodeKey
 
@@ -33,8 +34,11 @@ class SigningIdentity:
         return f"SigningIdentity({self.public_key.hex()})"
 
     def sign_typed(self, message_type: str, body: bytes) -> bytes:
-        """Sign a message body; 64 bytes."""
-        return self._sign(signing_input(message_type, body))
+        """Sign a message body; 64 bytes. Raises ValueError for an input as short as a receipt digest."""
+        data = signing_input(message_type, body)
+        if len(data) <= HASH_BYTES:
+            raise ValueError("a typed signature is over more than 32 bytes")
+        return self._sign(data)
 
     def sign_receipt(self, fields: ReceiptFields) -> bytes:
         """Sign a receipt's digest; 64 bytes. Raises ValueError for another node's receipt, PayloadInvalid for a field
@@ -51,4 +55,7 @@ class SigningIdentity:
 
 def verify_typed(key: bytes, message_type: str, body: bytes, signature: bytes) -> None:
     """Raise SignatureInvalid unless `signature` is `key`'s over this type and body."""
-    verify(key, signing_input(message_type, body), signature)
+    data = signing_input(message_type, body)
+    if len(data) <= HASH_BYTES:
+        raise SignatureInvalid("a typed signature is over more than 32 bytes")
+    verify(key, data, signature)
