@@ -17,6 +17,7 @@ from libp2p.host.basic_host import BasicHost
 from libp2p.host.basic_host import _IdentifyNotifee as IdentifyNotifee
 from libp2p.identity.identify_push.identify_push import ID_PUSH
 from libp2p.io.abc import Reader
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
@@ -33,6 +34,7 @@ from multiaddr import Multiaddr
 from trio.socket import SocketType
 
 from ryvion_node.p2p.constants import (
+    CLOSE_S,
     MAX_CONNECTIONS,
     MAX_CONNECTIONS_PER_PEER,
     MAX_INBOUND_CONNECTIONS,
@@ -57,7 +59,6 @@ class GuardedSwarm(Swarm):
             retry_config=RetryConfig(max_retries=0),
             connection_config=ConnectionConfig(
                 max_connections=MAX_CONNECTIONS,
-                # The library dials known peers by itself below these marks, and closes above the high one.
                 min_connections=0,
                 low_watermark=0,
                 high_watermark=MAX_CONNECTIONS,
@@ -68,6 +69,7 @@ class GuardedSwarm(Swarm):
                 outbound_stream_protocol_negotiation_timeout=NEGOTIATION_S,
             ),
         )
+        self.auto_connector = _NoAutoConnector(self)
         self._inbound_limiter = trio.CapacityLimiter(MAX_INBOUND_CONNECTIONS)
         self._inbound_streams: Counter[ID] = Counter()
         self._handle_stream: StreamHandlerFn = self.common_stream_handler
@@ -97,6 +99,13 @@ class GuardedSwarm(Swarm):
         await muxed.event_closed.wait()
         raise SwarmException("the inbound connection is over")
 
+    async def hang_up(self) -> None:
+        """Close every connection, so that the peers know at once."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
+            async with trio.open_nursery() as nursery:
+                for connection in self.get_connections():
+                    nursery.start_soon(self._close_connection_async, connection)
+
     async def _guard_stream(self, stream: INetStream) -> None:
         peer_id = stream.muxed_conn.peer_id
         self._inbound_streams[peer_id] += 1
@@ -113,6 +122,16 @@ class GuardedSwarm(Swarm):
             self._inbound_streams[peer_id] -= 1
             if not self._inbound_streams[peer_id]:
                 del self._inbound_streams[peer_id]
+
+
+class _NoAutoConnector(AutoConnector):
+    """Never starts: the library's would dial whom it has heard of up to half the high mark, whatever the low ones."""
+
+    async def start(self) -> None:
+        return None
+
+    def record_disconnect(self, peer_id: ID) -> None:
+        """Remember nothing, because nothing would ever forget it."""
 
 
 def build_host(seed: bytes) -> tuple[BasicHost, GuardedSwarm]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import trio
@@ -80,20 +79,32 @@ class Libp2pNetwork(Network):
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen, gossip and keep the bootstrap peers until cancelled; raises PortTaken or CannotListen at the start."""
         check_free(self._listen)
-        addresses = [Multiaddr(address.dial_part) for address in self._listen]
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._host.run(addresses))
-            for address in addresses:
-                if str(address) not in self._swarm.listeners:
-                    raise CannotListen(address=address, reason="the system refused it")
-            await stack.enter_async_context(background_trio_service(self._pubsub))
-            await stack.enter_async_context(background_trio_service(self._gossip))
-            await self._pubsub.wait_until_ready()
-            nursery = await stack.enter_async_context(trio.open_nursery())
+        async with trio.open_nursery() as nursery:
+            services: trio.CancelScope = await nursery.start(self._run_services)
             for bootstrap in self._bootstrap:
                 nursery.start_soon(self._dialer.keep, bootstrap)
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                await self._swarm.hang_up()
+                services.cancel()
+
+    async def _run_services(self, *, task_status: TaskStatus[trio.CancelScope]) -> None:
+        """Run the library's services; shielded, because connections must be closed before its tasks are cancelled."""
+        addresses = [Multiaddr(address.dial_part) for address in self._listen]
+        with trio.CancelScope(shield=True) as services:
+            async with (
+                self._host.run(addresses),
+                background_trio_service(self._pubsub),
+                background_trio_service(self._gossip),
+            ):
+                for address in addresses:
+                    if str(address) not in self._swarm.listeners:
+                        raise CannotListen(address=address, reason="the system refused it")
+                await self._pubsub.wait_until_ready()
+                task_status.started(services)
+                await trio.sleep_forever()
 
     async def open_stream(self, peer: NodeKey, protocol: str) -> Stream:
         if peer == self._key:

@@ -46,19 +46,13 @@ class Libp2pStream(Stream):
     async def send(self, data: bytes) -> None:
         if self._is_closed or self._is_torn:
             raise StreamBroken("the stream is closed, or an earlier send did not finish")
-        proposal, self._proposal = self._proposal, b""
-        self._is_torn = True
-        try:
-            await self._muxed.write(proposal + data)
-        except _TRANSPORT_ERRORS as exc:
-            raise StreamBroken(f"sending failed: {exc}") from exc
-        self._is_torn = False
+        await self._write(data)
 
     async def receive(self) -> bytes:
         if self._is_closed:
             raise StreamBroken("the stream is closed")
         if self._proposal:
-            await self.send(b"")
+            await self._write(b"")
         while True:
             data = await self._read()
             if not self._answer:
@@ -83,7 +77,7 @@ class Libp2pStream(Stream):
     async def end_sending(self) -> None:
         """Half-close: the peer reads b"" after what was sent; we can still receive."""
         if self._proposal:
-            await self.send(b"")
+            await self._write(b"")
         try:
             await self._muxed.close()
         except _TRANSPORT_ERRORS as exc:
@@ -98,6 +92,16 @@ class Libp2pStream(Stream):
             except _TRANSPORT_ERRORS as exc:
                 log.debug("resetting a stream failed peer=%s reason=%r", self._muxed.conn.peer_id, exc)
         self._forget()
+
+    async def _write(self, data: bytes) -> None:
+        proposal, self._proposal = self._proposal, b""
+        try:
+            await self._muxed.write(proposal + data)
+        except BaseException as exc:
+            self._is_torn = True
+            if isinstance(exc, _TRANSPORT_ERRORS):
+                raise StreamBroken(f"sending failed: {exc}") from exc
+            raise
 
     async def _read(self) -> bytes:
         try:
