@@ -223,7 +223,7 @@ def _invalid_value(param: str, problem: str) -> ApiError:
 
 def _api_error(invalid: ValidationError) -> ApiError:
     """The first problem as an error object: its kind, and where it is as `messages[0].role`."""
-    first = invalid.errors(include_url=False, include_input=False, include_context=False)[0]
+    first = invalid.errors(include_url=False, include_context=False)[0]
     kind, problem = first["type"], first["msg"]
     if kind == "json_invalid":
         return ApiError(
@@ -232,7 +232,8 @@ def _api_error(invalid: ValidationError) -> ApiError:
     param = _path(first["loc"])
     if kind == "missing":
         return ApiError("missing_required_parameter", f"Missing required parameter: '{param}'.", param=param)
-    code = "invalid_type" if kind.endswith("_type") else "invalid_value"
+    wrong_type = kind.endswith("_type") or (kind == "literal_error" and not isinstance(first["input"], str))
+    code = "invalid_type" if wrong_type else "invalid_value"
     return ApiError(code, f"'{param or 'the request body'}': {problem}.", param=param or None)
 
 

@@ -1,0 +1,106 @@
+"""The service: its port, its receipts, its end."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+
+import pytest
+import trio
+from proxy_harness import FakeKeys, FakeReceipts, serving
+
+from ryvion_node.errors import OperatorError
+from ryvion_node.market.fake import FakeMarket, says
+from ryvion_node.proxy.receipts import StoredReceipt
+from ryvion_node.proxy.server import EndpointAddressUnusable, EndpointPortTaken, ProxyServer
+from ryvion_node.proxy.settings import Settings
+
+KEY = {"authorization": "Bearer sk-buyer"}
+
+
+def server(settings: Settings) -> ProxyServer:
+    return ProxyServer(FakeMarket({"echo": says("x")}), FakeKeys(), FakeReceipts(), settings)
+
+
+async def test_a_taken_port_is_told_with_its_mend() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(EndpointPortTaken, match=rf"(?s)Port {port} .*\[proxy\]") as caught:
+            await server(Settings(port=port)).run()
+    assert isinstance(caught.value, OperatorError)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host.invalid"])
+async def test_an_address_that_is_not_ours_is_told_with_its_mend(host: str) -> None:
+    with pytest.raises(EndpointAddressUnusable, match=r"127\.0\.0\.1 always works"):
+        await server(Settings(host=host, port=0)).run()
+
+
+async def test_a_stopped_endpoint_frees_its_port_at_once() -> None:
+    async with serving({"echo": says("x")}) as endpoint:
+        assert (await endpoint.chat()).status == 200
+        idle = await endpoint.connect()
+    async with serving({"echo": says("x")}, Settings(port=endpoint.port)) as again:
+        assert (await again.chat()).status == 200
+    await idle.stream.aclose()
+
+
+async def test_it_can_listen_on_ipv6() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    try:
+        async with trio.open_nursery() as nursery:
+            url: str = await nursery.start(server(Settings(host="::1", port=0)).run)
+            assert url.startswith("http://[::1]:")
+            nursery.cancel_scope.cancel()
+    except* EndpointAddressUnusable:
+        pytest.skip("no IPv6 here")
+
+
+async def test_receipts_are_found_by_completion_and_by_name() -> None:
+    async with serving({"echo": says("x")}) as endpoint:
+        answer = (await endpoint.chat()).json()
+        outcome = endpoint.market.outcomes[next(iter(endpoint.market.outcomes))]
+        stored = StoredReceipt(
+            receipt=outcome.receipt,
+            cid=outcome.cid,
+            envelope=outcome.envelope,
+            checks=outcome.checks,
+            accepted=outcome.accepted,
+            cost=outcome.cost,
+            model="echo",
+            created_ms=1_700_000_000_123,
+        )
+        endpoint.receipts.stored += [stored, replace(stored, cid="ryv1:sha256:other")]
+        by_completion = await endpoint.ask("GET", f"/api/v1/receipts?completion_id={answer['id']}", **KEY)
+        by_name = await endpoint.ask("GET", f"/api/v1/receipts/{outcome.cid}", **KEY)
+        unknown = await endpoint.ask("GET", "/api/v1/receipts?completion_id=chatcmpl-0", **KEY)
+        nameless = await endpoint.ask("GET", "/api/v1/receipts/ryv1:sha256:0", **KEY)
+    listing = by_completion.json()
+    assert listing["object"] == "list"
+    assert isinstance(listing["data"], list)
+    assert len(listing["data"]) == 2
+    found = by_name.json()
+    assert found == listing["data"][0]
+    assert found["completion_id"] == answer["id"]
+    assert isinstance(answer["ryvion"], dict)
+    assert found["receipt"] == answer["ryvion"]["receipt"]
+    assert (found["cid"], found["accepted"], found["cost_microcredits"]) == (outcome.cid, True, 12)
+    assert unknown.json() == {"object": "list", "data": []}
+    assert (nameless.status, nameless.error["code"]) == (404, "receipt_not_found")
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("", "missing_required_parameter"),
+        ("?completion_id=x", "invalid_value"),
+        ("?completion_id", "invalid_value"),
+    ],
+)
+async def test_a_receipt_query_must_name_a_completion(query: str, code: str) -> None:
+    async with serving({"echo": says("x")}) as endpoint:
+        reply = await endpoint.ask("GET", f"/api/v1/receipts{query}", **KEY)
+    assert (reply.status, reply.error["code"], reply.error["param"]) == (400, code, "completion_id")
