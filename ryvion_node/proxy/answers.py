@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ryvion_node.market.interface import Outcome, Placement
+from ryvion_node.proxy.market_view import plain
 from ryvion_protocol.messages import Hardware, ModelOffer, Offer
 from ryvion_protocol.receipt import receipt_to_json
 from ryvion_protocol.schema import JobId
@@ -45,6 +46,7 @@ def placement_json(placement: Placement) -> dict[str, object]:
         "price_in": placement.price_in,
         "price_out": placement.price_out,
         "why": won.reason if won is not None else placement.route.explanation,
+        "route": plain(placement.route),
     }
 
 

@@ -21,6 +21,8 @@ from ryvion_node.cli.demo.network import DemoNode, NodePlan, stop_all
 from ryvion_node.cli.demo.receipt_check import verify_offline
 from ryvion_node.cli.offers import fetch_offers
 from ryvion_node.errors import OperatorError
+from ryvion_node.keys import KeyStore
+from ryvion_node.paths import resolve_paths
 
 if TYPE_CHECKING:
     from ryvion_node.cli.demo.purchase import Answer, Buyer
@@ -90,6 +92,7 @@ class Scenario:
     # --- the steps ---
 
     def _start_nodes(self) -> Iterator[DemoEvent]:
+        _, self.api_key = KeyStore(resolve_paths(self.folder / REQUESTER.name).keys_file).create("demo", "buyer")
         bootstrap = self._start(BOOTSTRAP, None)
         yield self._starting(bootstrap)
         yield self._wait(bootstrap)
