@@ -1,0 +1,238 @@
+"""API keys of the local endpoint: made once, shown once, kept only as hashes in one private file.
+
+A key is 192 random bits, so its plain SHA-256 cannot be searched: slow password hashes protect guessable
+secrets, and would only cost every request time here. The command line may edit the file while the node runs;
+the node reads it again whenever it changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from ryvion_node.errors import EXIT_DATA, EXIT_NO_INPUT, EXIT_TEMPORARY, EXIT_USAGE, OperatorError
+from ryvion_node.jurisdictions import COUNTRIES, parse_jurisdiction
+from ryvion_node.paths import FILE_MODE, FileMissing, make_private_folder, read_private_file, replace_private_file
+
+Scope = Literal["buyer", "read-only", "write-only", "operator"]
+"""What a key may do; the endpoint's table says which scope may do what (`proxy.access`)."""
+
+SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+
+TOKEN_PREFIX: Final = "ryv_"
+"""Marks our keys, so that a secret scanner finds one that leaked."""
+TOKEN_BYTES: Final = 24
+MAX_TOKEN_CHARACTERS: Final = 256
+"""Longest text that is hashed for a comparison; ours have 36."""
+MAX_KEYS: Final = 1000
+MAX_NAME_CHARACTERS: Final = 64
+MAX_FILE_BYTES: Final = 1024 * 1024
+_VERSION: Final = 1
+
+
+class KeysCorrupt(OperatorError):
+    """The API keys in {path} cannot be read: {reason}. The file is left as it is: put a backup back or repair it;
+    or move it away and create new keys with: ryvion-node keys create NAME
+    """
+
+    exit_code = EXIT_DATA
+
+
+class KeyNameInvalid(OperatorError):
+    """{name} cannot be the name of a key: use 1 to 64 printable characters."""
+
+    exit_code = EXIT_USAGE
+
+
+class KeyNotFound(OperatorError):
+    """There is no API key with the id {key_id}. The ids are shown by: ryvion-node keys list"""
+
+    exit_code = EXIT_NO_INPUT
+
+
+class TooManyKeys(OperatorError):
+    """There are {count} API keys, as many as there may be. Revoke some first: ryvion-node keys revoke ID"""
+
+    exit_code = EXIT_USAGE
+
+
+class KeysBusy(OperatorError):
+    """Another program is editing the API keys in {path} just now. Try again."""
+
+    exit_code = EXIT_TEMPORARY
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as it is kept: everything but the key itself."""
+
+    id: str
+    """Public: shown by `keys list`, kept with the jobs it bought."""
+    name: str
+    scope: Scope
+    jurisdictions: tuple[str, ...]
+    """Where the key buys, groups expanded; empty: anywhere."""
+    created_ms: int
+    token_sha256: str
+
+
+class KeyStore:
+    """The keys in one file. Cheap to ask for every request."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+        self._path = path
+        self._clock = clock
+        self._stamp: tuple[int, int, int] | None = None
+        self._keys: tuple[ApiKey, ...] = ()
+
+    def create(self, name: str, scope: Scope, jurisdiction: str = "") -> tuple[ApiKey, str]:
+        """Make a key and return it with its token, which can never be shown again.
+
+        `jurisdiction` is text as `parse_jurisdiction` reads it. Raises KeyNameInvalid, JurisdictionUnknown,
+        TooManyKeys, KeysBusy, KeysCorrupt or TooOpen.
+        """
+        if not (0 < len(name) <= MAX_NAME_CHARACTERS and name.isprintable() and name.strip()):
+            raise KeyNameInvalid(name=repr(name[:80]))
+        jurisdictions = parse_jurisdiction(jurisdiction) if jurisdiction else ()
+        token = TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+        with self._editing() as keys:
+            if len(keys) >= MAX_KEYS:
+                raise TooManyKeys(count=len(keys))
+            key = ApiKey(
+                id=f"key-{secrets.token_hex(4)}",
+                name=name,
+                scope=scope,
+                jurisdictions=jurisdictions,
+                created_ms=self._clock(),
+                token_sha256=_hash(token),
+            )
+            keys.append(key)
+        return key, token
+
+    def revoke(self, key_id: str) -> ApiKey:
+        """Forget a key and return what it was; raises KeyNotFound."""
+        with self._editing() as keys:
+            found = next((key for key in keys if key.id == key_id), None)
+            if found is None:
+                raise KeyNotFound(key_id=key_id)
+            keys.remove(found)
+        return found
+
+    def list_keys(self) -> tuple[ApiKey, ...]:
+        """All keys, oldest first; raises KeysCorrupt or TooOpen."""
+        self._refresh()
+        return self._keys
+
+    def authenticate(self, token: str) -> ApiKey | None:
+        """The key of this token, or None; takes as long for a nearly right token as for a wrong one.
+
+        Raises KeysCorrupt or TooOpen when the file became unusable: then nobody gets in.
+        """
+        self._refresh()
+        if len(token) > MAX_TOKEN_CHARACTERS:
+            return None
+        presented = _hash(token)
+        match: ApiKey | None = None
+        for key in self._keys:
+            if hmac.compare_digest(presented, key.token_sha256):
+                match = key
+        return match
+
+    def _refresh(self) -> None:
+        """Read the file again if it is not the one last read."""
+        stamp = _stamp(self._path)
+        if stamp != self._stamp or stamp is None:
+            self._keys = self._read()
+            self._stamp = stamp
+
+    def _read(self) -> tuple[ApiKey, ...]:
+        try:
+            data = read_private_file(self._path, MAX_FILE_BYTES)
+        except FileMissing:
+            return ()
+        try:
+            return _parse(data)
+        except (ValueError, RecursionError) as exc:
+            raise KeysCorrupt(path=self._path, reason=exc) from None
+
+    @contextlib.contextmanager
+    def _editing(self) -> Iterator[list[ApiKey]]:
+        """The keys as a list to change; written back whole when the block ends well. One editor at a time."""
+        make_private_folder(self._path.parent)
+        lock = os.open(
+            self._path.with_name(self._path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE
+        )
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise KeysBusy(path=self._path) from None
+            keys = list(self._read())
+            yield keys
+            replace_private_file(self._path, _serialise(keys))
+        finally:
+            os.close(lock)
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes when the file is replaced or edited in place; None when there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _serialise(keys: list[ApiKey]) -> bytes:
+    return (json.dumps({"version": _VERSION, "keys": [asdict(key) for key in keys]}, indent=2) + "\n").encode()
+
+
+def _parse(data: bytes) -> tuple[ApiKey, ...]:
+    """Raises ValueError with what is wrong (JSONDecodeError and UnicodeDecodeError are such)."""
+    document = json.loads(data)
+    if not isinstance(document, dict) or document.get("version") != _VERSION:
+        raise ValueError(f"it is no list of keys of version {_VERSION}")
+    entries = document.get("keys")
+    if not isinstance(entries, list) or len(entries) > MAX_KEYS:
+        raise ValueError(f"`keys` must be a list of at most {MAX_KEYS}")
+    return tuple(_parse_key(entry, number) for number, entry in enumerate(entries, start=1))
+
+
+def _parse_key(entry: object, number: int) -> ApiKey:
+    match entry:
+        case {
+            "id": str(key_id),
+            "name": str(name),
+            "scope": str(scope),
+            "jurisdictions": list(codes),
+            "created_ms": int(created_ms),
+            "token_sha256": str(token_sha256),
+            **rest,
+        } if not rest:
+            pass
+        case _:
+            wanted = ", ".join(field.name for field in fields(ApiKey))
+            raise ValueError(f"key {number} must have exactly {wanted}, each of its type")
+    known_scope = next((known for known in SCOPES if known == scope), None)
+    if known_scope is None:
+        raise ValueError(f"key {number} has an unknown scope; there are {', '.join(SCOPES)}")
+    if not re.fullmatch(r"[0-9a-f]{64}", token_sha256):
+        raise ValueError(f"key {number} has no SHA-256 in token_sha256")
+    if not all(isinstance(code, str) and code in COUNTRIES for code in codes):
+        raise ValueError(f"key {number} has an unknown country in jurisdictions")
+    return ApiKey(key_id, name, known_scope, tuple(codes), created_ms, token_sha256)
