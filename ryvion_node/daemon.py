@@ -10,7 +10,7 @@ import json
 import secrets
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -72,10 +72,22 @@ def run_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeReady], N
     """Run a node until SIGINT or SIGTERM; raises OperatorError when it cannot start."""
     configure_logging(config.log)
     make_private_folder(paths.home)
-    trio.run(_until_signal, partial(serve_node, config, paths, on_ready), strict_exception_groups=False)
+    try:
+        trio.run(_until_signal, partial(serve_node, config, paths, on_ready))
+    except BaseExceptionGroup as group:
+        raise _operators_part(group) from group
 
 
-async def _until_signal(serve: Callable[[], object]) -> None:
+def _operators_part(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that a person can mend, out of the nurseries it went through; else the group as it is."""
+    for error in group.exceptions:
+        found = _operators_part(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, OperatorError):
+            return found
+    return group
+
+
+async def _until_signal(serve: Callable[[], Awaitable[None]]) -> None:
     """Cancel `serve` at the first signal to stop."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:

@@ -107,6 +107,7 @@ class SoldJob:
         self._scope = trio.CancelScope()
         self._prompt_tokens = 0
         self._ended: Ended | None = None
+        self._failure: EngineError | None = None
         self._status: Status = "completed"
         self._reachable = True
         self._started_ms = workshop.clock_ms()
@@ -126,20 +127,30 @@ class SoldJob:
     async def _generate(self) -> None:
         """Stream until the model ends, the requester cancels, or the requester is gone."""
         with self._scope:
-            async with trio.open_nursery(strict_exception_groups=False) as nursery:
+            async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_requester)
-                async with self._turn, self._shop.engine.generate(self._generation_request()) as events:
-                    async for event in events:
-                        match event:
-                            case PromptRead(prompt_tokens):
-                                self._prompt_tokens = prompt_tokens
-                                await self._announce()
-                                nursery.start_soon(self._send_deltas)
-                            case Piece(text, tokens):
-                                self._buffer.add(text, tokens)
-                            case Ended():
-                                self._ended = event
-                                self._generated.set()
+                try:
+                    await self._follow_engine(nursery)
+                except EngineError as exc:
+                    self._failure = exc
+                    self._scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _follow_engine(self, nursery: trio.Nursery) -> None:
+        async with self._turn, self._shop.engine.generate(self._generation_request()) as events:
+            async for event in events:
+                match event:
+                    case PromptRead(prompt_tokens):
+                        self._prompt_tokens = prompt_tokens
+                        await self._announce()
+                        nursery.start_soon(self._send_deltas)
+                    case Piece(text, tokens):
+                        self._buffer.add(text, tokens)
+                        self._wake.set()
+                    case Ended():
+                        self._ended = event
+                        self._generated.set()
                         self._wake.set()
 
     def _generation_request(self) -> GenerationRequest:
@@ -174,8 +185,9 @@ class SoldJob:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
+            is_last = self._ended is not None  # asked before flushing: more may come while a frame is being sent
             await self._flush()
-            if self._ended is not None:
+            if is_last:
                 self._scope.cancel()
                 return
             with trio.move_on_after(frame_interval_s(self._turn.borrowed_tokens)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -49,7 +49,7 @@ class Desk:
 
 
 class Attempt:
-    """Drives one job stream. One task at a time uses it: `start`, then `texts`, then `settle`; or `cancel` in between."""
+    """Drives one job stream. One task at a time uses it: `start`, then `next_text`, then `settle`; or `cancel` in between."""
 
     def __init__(self, desk: Desk, live_bid: LiveBid, terms: Terms) -> None:
         self.terms = terms
@@ -100,8 +100,8 @@ class Attempt:
             case other:
                 raise _unwanted(other)
 
-    async def texts(self) -> AsyncIterator[str]:
-        """The answer as it arrives; ends with `Finished`, raises AttemptFailed when it breaks."""
+    async def next_text(self) -> str | None:
+        """The next piece of the answer, or None after the last; raises AttemptFailed when the job breaks."""
         first_s = max(self._desk.first_token_timeout_s, 2 * self.bid.quote.first_token_ms / 1000)
         while True:
             with _translated(TOKEN_TIMEOUT_S if self.delivered else first_s, "send the next token"):
@@ -111,10 +111,10 @@ class Attempt:
             match packet.message:
                 case Delta(text=text):
                     if text:
-                        yield text
+                        return text
                 case Finished(reason="stop" | "length"):
                     self._finished = packet
-                    return
+                    return None
                 case other:
                     raise _unwanted(other)
 

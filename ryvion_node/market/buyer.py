@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
 
+from ryvion_node.ledger.errors import LedgerError
+from ryvion_node.log import log_event
 from ryvion_node.market.attempt import Attempt, Desk
 from ryvion_node.market.auction import Auction
 from ryvion_node.market.bidding import Bidding
@@ -17,6 +20,8 @@ from ryvion_node.market.interface import ChatOrder, MarketError, Route
 from ryvion_node.market.purchase import Purchase
 from ryvion_node.p2p.interface import Network
 from ryvion_protocol.messages import Offer
+
+log = logging.getLogger("ryvion.market.buyer")
 
 
 class Buyer:
@@ -73,6 +78,8 @@ class Buyer:
                 await attempt.cancel("client_gone")
             else:
                 await attempt.record_failure("not_settled", "too many cancelled jobs are being settled")
+        except LedgerError as exc:
+            log_event(log, "not_settled", job=attempt.terms.job_id, reason=str(exc))
         finally:
             self._settling -= 1
             await attempt.close()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Callable
+from typing import Self
 
+from ryvion_node.ledger.errors import LedgerError
 from ryvion_node.log import log_event
 from ryvion_node.market.attempt import Attempt, AttemptFailed
 from ryvion_node.market.auction import Auction
@@ -31,6 +34,9 @@ class Purchase:
         self._attempt: Attempt | None = None
         self._placement: Placement | None = None
         self._tries = 0
+        self._failure: AttemptFailed | None = None
+        self._ready: deque[JobEvent] = deque()
+        self._over = False
 
     @property
     def placement(self) -> Placement:
@@ -39,53 +45,68 @@ class Purchase:
 
     async def place(self) -> None:
         """Find an executor that takes the job; raises MarketError when none does."""
-        failure: AttemptFailed | None = None
         while self._tries < MAX_ATTEMPTS:
             try:
                 live = await self._auction.next_bid()
             except MarketError as exc:
-                raise _broken(failure) if failure is not None else exc from None
+                raise _broken(self._failure) if self._failure is not None else exc from None
             self._tries += 1
             attempt = self._new_attempt(live)
             self._attempt = attempt
             try:
                 await attempt.start()
+            except LedgerError as exc:
+                raise _books_closed(exc) from exc
             except AttemptFailed as exc:
-                failure = exc
                 await self._give_up(attempt, exc)
                 continue
             self._placement = self._placed(attempt, live)
             return
-        raise _broken(failure)
+        raise _broken(self._failure)
 
-    async def events(self) -> AsyncIterator[JobEvent]:
+    def events(self) -> AsyncIterator[JobEvent]:
         """Taken, Text*, Done; raises MarketError when the job breaks."""
-        while True:
-            attempt = self._attempt
-            assert attempt is not None
-            try:
-                taken = False
-                async for text in attempt.texts():
-                    if not taken:
-                        taken = True
-                        yield Taken(self.placement)
-                    yield Text(text)
-                outcome = await attempt.settle()
-                if not taken:
-                    yield Taken(self.placement)
-            except AttemptFailed as exc:
-                delivered = attempt.delivered
-                await self._give_up(attempt, exc)
-                if delivered:
-                    raise _broken(exc, after_text=True) from exc
-                await self.place()
-                continue
-            self._attempt = None
-            self._release(attempt)
-            if not outcome.accepted:
-                self._floor.cool_down(attempt.bid.eligible.key)
-            yield Done(outcome)
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> JobEvent:
+        """The next event. Not a generator: nothing is left open when the caller stops asking."""
+        while not self._ready:
+            if self._over:
+                raise StopAsyncIteration
+            await self._advance()
+        return self._ready.popleft()
+
+    async def _advance(self) -> None:
+        """Take the job one step further; on to the next bidder when this one breaks before its first token."""
+        attempt = self._attempt
+        assert attempt is not None  # `place` has been called
+        delivered = attempt.delivered
+        try:
+            text = await attempt.next_text()
+            if not delivered:
+                self._ready.append(Taken(self.placement))
+            if text is not None:
+                self._ready.append(Text(text))
+                return
+            outcome = await attempt.settle()
+        except LedgerError as exc:
+            raise _books_closed(exc) from exc
+        except AttemptFailed as exc:
+            self._ready.clear()
+            await self._give_up(attempt, exc)
+            if delivered:
+                raise _broken(exc, after_text=True) from exc
+            await self.place()
             return
+        self._attempt = None
+        self._over = True
+        self._release(attempt)
+        if not outcome.accepted:
+            self._floor.cool_down(attempt.bid.eligible.key)
+        self._ready.append(Done(outcome))
 
     def leave(self) -> Attempt | None:
         """The caller is done: hand over what still runs, to be stopped and settled."""
@@ -102,6 +123,7 @@ class Purchase:
     async def _give_up(self, attempt: Attempt, failure: AttemptFailed) -> None:
         key = attempt.bid.eligible.key
         self._attempt = None
+        self._failure = failure
         self._auction.lost(key, str(failure))
         self._floor.cool_down(key)
         log_event(log, "attempt_failed", job=attempt.terms.job_id, node=key.hex(), code=failure.code)
@@ -124,6 +146,10 @@ class Purchase:
             price_out=quote.price_out,
             route=self._auction.explain(live, self._auction.why),
         )
+
+
+def _books_closed(error: LedgerError) -> MarketError:
+    return MarketError("no_capacity", f"this node cannot keep its books, so it buys nothing: {error}", 60_000)
 
 
 def _broken(failure: AttemptFailed | None, *, after_text: bool = False) -> MarketError:
