@@ -115,11 +115,11 @@ def test_low_order_keys_are_refused_even_where_the_library_alone_says_yes() -> N
 
 def test_verifying_takes_no_shortcut_for_a_known_key() -> None:
     """R-01-2: the lengths are looked at first, also for a key that was seen before."""
-    signature = EXECUTOR.sign_typed("delta", b"body")
-    verify_typed(EXECUTOR.public_key, "delta", b"body", signature)
+    signature = EXECUTOR.sign_typed("delta", b"a body of some length")
+    verify_typed(EXECUTOR.public_key, "delta", b"a body of some length", signature)
     for key, sig in ((EXECUTOR.public_key, signature[:-1]), (EXECUTOR.public_key + b"\0", signature)):
         with pytest.raises(SignatureInvalid):
-            verify_typed(key, "delta", b"body", sig)
+            verify_typed(key, "delta", b"a body of some length", sig)
 
 
 def test_a_receipt_with_impossible_fields_is_a_protocol_error() -> None:
