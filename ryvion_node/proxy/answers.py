@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +13,7 @@ from ryvion_protocol.receipt import receipt_to_json
 from ryvion_protocol.schema import JobId
 
 COMPLETION_PREFIX: Final = "chatcmpl-"
+_COMPLETION_ID: Final = re.compile(COMPLETION_PREFIX + "([0-9a-f-]{1,64})")
 
 
 def completion_id_of(job_id: JobId) -> str:
@@ -21,9 +23,8 @@ def completion_id_of(job_id: JobId) -> str:
 
 def job_id_of(completion_id: str) -> JobId | None:
     """The job behind a completion id; None when it is no such id."""
-    if not completion_id.startswith(COMPLETION_PREFIX):
-        return None
-    return JobId(completion_id.removeprefix(COMPLETION_PREFIX))
+    match = _COMPLETION_ID.fullmatch(completion_id)
+    return None if match is None else JobId(match[1])
 
 
 def fingerprint_of(placement: Placement) -> str:

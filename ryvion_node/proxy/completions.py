@@ -18,7 +18,6 @@ from ryvion_node.proxy.errors import ApiError, Headers, from_market
 from ryvion_node.proxy.exchange import Exchange
 from ryvion_node.proxy.gateway import internal_error, log_failure
 from ryvion_node.proxy.orders import order_of
-from ryvion_node.proxy.policy import require_json
 from ryvion_node.proxy.relay import follow
 from ryvion_node.proxy.requests import parse_chat_request
 from ryvion_node.proxy.settings import Settings
@@ -44,7 +43,6 @@ class ChatCompletions:
         """Check the caller and the request, then answer."""
         exchange = Exchange.of(scope)
         caller = await admit(exchange.headers, self._keys, "buy")
-        require_json(exchange.headers)
         if self._in_flight >= self._settings.max_in_flight:
             raise ApiError("rate_limit_exceeded", f"{self._in_flight} requests are under way; try again shortly.")
         self._in_flight += 1

@@ -16,6 +16,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 
+from ryvion_node.log import log_event
 from ryvion_node.proxy.constants import (
     IDLE_CONNECTION_S,
     MAX_CONNECTIONS,
@@ -24,7 +25,7 @@ from ryvion_node.proxy.constants import (
     SHUTDOWN_SEND_S,
 )
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ryvion.proxy.connection")
 
 
 class Connections:
@@ -39,14 +40,14 @@ class Connections:
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection to its end; never raises but for cancellation."""
         if len(self._open) >= MAX_CONNECTIONS:
-            log.warning("connection_refused open=%d", len(self._open))
+            log_event(log, "connection_refused", level=logging.WARNING, limit=MAX_CONNECTIONS)
             return
         connection = _Connection(self._app, self._config, self._context, stream)
         self._open.add(connection)
         try:
             await connection.run()
         except* Exception as group:  # noqa: BLE001 - whatever it was, it ends this connection and no other
-            log.error("connection_failed error=%s", _innermost(group))
+            log_event(log, "connection_failed", level=logging.ERROR, error=_innermost(group))
         finally:
             self._open.discard(connection)
 

@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from ryvion_node.proxy.constants import BODY_DEADLINE_S, LINGER_BYTES, LINGER_S
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.errors import Headers as HeaderPairs
+from ryvion_node.proxy.policy import require_json
 
 _SCOPE_KEY = "ryvion.exchange"
 
@@ -26,7 +27,6 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         self.method: str = scope["method"]
-        self.path: str = scope["path"]
         self.headers = Headers(scope=scope)
         self.request_id = request_id
         self.started_at = time.perf_counter()
@@ -49,7 +49,8 @@ class Exchange:
         return exchange
 
     async def body(self, max_bytes: int) -> bytes:
-        """The whole request body; raises ApiError when it is too large or too slow, ClientGone when it breaks off."""
+        """The whole JSON body; raises ApiError for another type, size or pace, ClientGone when it breaks off."""
+        require_json(self.headers)
         declared = self.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > max_bytes:
             raise _too_large(max_bytes)

@@ -10,11 +10,13 @@ import traceback
 import trio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ryvion_node.errors import OperatorError
+from ryvion_node.log import log_event
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.exchange import ClientGone, Exchange
 from ryvion_node.proxy.policy import Policy, is_preflight, preflight_headers
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ryvion.proxy.gateway")
 
 
 class Gateway:
@@ -39,7 +41,7 @@ class Gateway:
         except Exception as exc:  # noqa: BLE001 - the last guard: a failing handler must not end the node
             log_failure(exchange, exc)
         finally:
-            _log_request(exchange)
+            _log_request(exchange, scope)
 
     async def _handle(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -66,21 +68,33 @@ def internal_error(exchange: Exchange) -> ApiError:
 
 
 def log_failure(exchange: Exchange, exc: BaseException) -> None:
-    """Log where an exception came from. Not its message: it may quote the prompt."""
+    """Log where an exception came from. Not its message, which may quote the prompt; an OperatorError's never does."""
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
     frames = traceback.extract_tb(exc.__traceback__)[-3:]
     place = " < ".join(f"{frame.name}:{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in reversed(frames))
-    log.error("request_failed request_id=%s error=%s at=%s", exchange.request_id, type(exc).__name__, place)
+    told = str(exc) if isinstance(exc, OperatorError) else None
+    error = type(exc).__name__
+    log_event(
+        log,
+        "request_failed",
+        level=logging.ERROR,
+        request_id=exchange.request_id,
+        error=error,
+        state=place,
+        reason=told,
+    )
 
 
-def _log_request(exchange: Exchange) -> None:
-    log.info(
-        "request request_id=%s method=%s path=%s status=%s ms=%d gone=%s",
-        exchange.request_id,
-        exchange.method,
-        ascii(exchange.path[:200]),
-        exchange.status or "-",
-        (time.perf_counter() - exchange.started_at) * 1000,
-        exchange.gone,
+def _log_request(exchange: Exchange, scope: Scope) -> None:
+    """One line per request. Not its path: a key pasted into it would be logged."""
+    log_event(
+        log,
+        "request",
+        request_id=exchange.request_id,
+        method=exchange.method,
+        name=type(scope.get("endpoint")).__name__ if "endpoint" in scope else "none",
+        status=exchange.status,
+        ms=int((time.perf_counter() - exchange.started_at) * 1000),
+        state="client_gone" if exchange.gone else "answered",
     )

@@ -7,11 +7,11 @@ import dataclasses
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from ryvion_node.jurisdictions import JurisdictionUnknown, parse_jurisdiction
 from ryvion_node.market.interface import ChatOrder, Market
 from ryvion_node.proxy.access import Keys, admit
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.exchange import Exchange
+from ryvion_node.proxy.orders import check_model_name, jurisdictions_of
 from ryvion_protocol.messages import ChatMessage
 
 MAX_ROUTE_BODY_BYTES = 16 * 1024
@@ -53,17 +53,15 @@ class RouteView:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
         exchange = Exchange.of(scope)
-        await admit(exchange.headers, self._keys, "buy")
+        caller = await admit(exchange.headers, self._keys, "buy")
         wanted = _parse(await exchange.body(MAX_ROUTE_BODY_BYTES))
-        try:
-            jurisdictions = parse_jurisdiction(wanted.jurisdiction) if wanted.jurisdiction else ()
-        except JurisdictionUnknown as exc:
-            raise ApiError("invalid_value", str(exc), param="jurisdiction") from exc
+        check_model_name(wanted.model)
+        asked = (wanted.jurisdiction,) if wanted.jurisdiction else ()
         order = ChatOrder(
             model=wanted.model,
             messages=(ChatMessage("user", "", ""),),
             max_completion_tokens=None,
-            jurisdictions=jurisdictions,
+            jurisdictions=jurisdictions_of(asked, caller.jurisdictions),
             max_price=wanted.max_price,
         )
         decision = plain(await self._market.route(order))
@@ -74,9 +72,9 @@ def _parse(body: bytes) -> RouteRequest:
     try:
         return RouteRequest.model_validate_json(body)
     except ValidationError as exc:
-        problem = exc.errors(include_url=False)[0]
+        problem = exc.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise ApiError("invalid_value", f"{where or 'body'}: {problem['msg']}", param=where or None) from exc
+        raise ApiError("invalid_value", f"{where or 'body'}: {problem['msg']}", param=where or None) from None
 
 
 def plain(value: object) -> object:

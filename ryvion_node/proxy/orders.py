@@ -25,8 +25,7 @@ def order_of(
     request: ChatRequest, key_jurisdictions: tuple[str, ...], default_max_completion_tokens: int | None = None
 ) -> ChatOrder:
     """The order for `request`; `key_jurisdictions` are where the caller's key may buy (empty: anywhere)."""
-    if not _MODEL_NAME.fullmatch(request.model):
-        raise ApiError("model_not_found", "The model does not exist: no node can offer such a name.", param="model")
+    check_model_name(request.model)
     messages = tuple(_chat_message(message) for message in request.messages)
     _check_prompt_size(messages)
     return ChatOrder(
@@ -37,25 +36,17 @@ def order_of(
         top_p=1.0 if request.top_p is None else max(request.top_p, SMALLEST_TOP_P),
         seed=None if request.seed is None else request.seed % 2**64,
         stop=request.stop_texts,
-        jurisdictions=_jurisdictions(jurisdiction_texts(request), key_jurisdictions),
+        jurisdictions=jurisdictions_of(jurisdiction_texts(request), key_jurisdictions),
     )
 
 
-def _chat_message(message: Message) -> ChatMessage:
-    return ChatMessage(role=_ROLE_ON_THE_WIRE[message.role], content=text_of(message), name=message.name or "")
+def check_model_name(name: str) -> None:
+    """Raise ApiError 404 for a name that no offer can have."""
+    if not _MODEL_NAME.fullmatch(name):
+        raise ApiError("model_not_found", "The model does not exist: no node can offer such a name.", param="model")
 
 
-def _check_prompt_size(messages: tuple[ChatMessage, ...]) -> None:
-    if len(messages) > MAX_MESSAGES_PER_REQUEST:
-        problem = f"The conversation has {len(messages)} messages; a job carries at most {MAX_MESSAGES_PER_REQUEST}."
-        raise ApiError("context_length_exceeded", problem, param="messages")
-    size = sum(len(message.content.encode()) for message in messages)
-    if size > MAX_PROMPT_BYTES:
-        problem = f"The messages hold {size} bytes of text; a job carries at most {MAX_PROMPT_BYTES}."
-        raise ApiError("context_length_exceeded", problem, param="messages")
-
-
-def _jurisdictions(asked: tuple[str, ...], allowed: tuple[str, ...]) -> tuple[str, ...]:
+def jurisdictions_of(asked: tuple[str, ...], allowed: tuple[str, ...]) -> tuple[str, ...]:
     """The countries to buy in: those asked for, which must lie within the key's own; else the key's."""
     wanted: set[str] = set()
     for text in asked:
@@ -71,3 +62,17 @@ def _jurisdictions(asked: tuple[str, ...], allowed: tuple[str, ...]) -> tuple[st
         problem = f"This key buys in {', '.join(allowed)} only; the request asks for {', '.join(outside)} as well."
         raise ApiError("jurisdiction_not_allowed", problem, param="jurisdiction")
     return tuple(sorted(wanted)) or allowed
+
+
+def _chat_message(message: Message) -> ChatMessage:
+    return ChatMessage(role=_ROLE_ON_THE_WIRE[message.role], content=text_of(message), name=message.name or "")
+
+
+def _check_prompt_size(messages: tuple[ChatMessage, ...]) -> None:
+    if len(messages) > MAX_MESSAGES_PER_REQUEST:
+        problem = f"The conversation has {len(messages)} messages; a job carries at most {MAX_MESSAGES_PER_REQUEST}."
+        raise ApiError("context_length_exceeded", problem, param="messages")
+    size = sum(len(message.content.encode()) for message in messages)
+    if size > MAX_PROMPT_BYTES:
+        problem = f"The messages hold {size} bytes of text; a job carries at most {MAX_PROMPT_BYTES}."
+        raise ApiError("context_length_exceeded", problem, param="messages")

@@ -11,6 +11,7 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.typing import ASGIFramework
 
 from ryvion_node.errors import EXIT_UNAVAILABLE, OperatorError
+from ryvion_node.log import log_event
 from ryvion_node.market.interface import Market
 from ryvion_node.proxy.access import Keys
 from ryvion_node.proxy.app import create_app
@@ -21,7 +22,7 @@ from ryvion_node.proxy.settings import Settings
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ryvion.proxy.server")
 
 
 class EndpointPortTaken(OperatorError):
@@ -65,7 +66,7 @@ class ProxyServer:
         url = f"http://{f'[{host}]' if ':' in host else host}:{ports[0]}"
         async with trio.open_nursery() as nursery:
             await nursery.start(trio.serve_listeners, connections.serve, listeners)
-            log.info("endpoint_up url=%s", url)
+            log_event(log, "endpoint_up", url=url)
             task_status.started(url)
             try:
                 await trio.sleep_forever()

@@ -223,6 +223,16 @@ async def test_too_many_connections_are_closed_unread(monkeypatch: pytest.Monkey
             await client.stream.aclose()
 
 
+async def test_the_log_has_no_path_no_query_and_no_key(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with serving(SCRIPTS) as endpoint:
+        await endpoint.ask("GET", "/sk-private?sk-private", authorization="Bearer sk-private")
+        await endpoint.chat(messages=[{"role": "user", "content": "sk-private"}])
+    assert "status=404" in caplog.text
+    assert "name=ChatCompletions" in caplog.text
+    assert "sk-" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "garbage",
     [

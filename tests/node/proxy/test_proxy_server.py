@@ -98,9 +98,51 @@ async def test_receipts_are_found_by_completion_and_by_name() -> None:
         ("", "missing_required_parameter"),
         ("?completion_id=x", "invalid_value"),
         ("?completion_id", "invalid_value"),
+        ("?completion_id=chatcmpl-%00", "invalid_value"),
+        ("?completion_id=chatcmpl-zz", "invalid_value"),
     ],
 )
 async def test_a_receipt_query_must_name_a_completion(query: str, code: str) -> None:
     async with serving({"echo": says("x")}) as endpoint:
         reply = await endpoint.ask("GET", f"/api/v1/receipts{query}", **KEY)
     assert (reply.status, reply.error["code"], reply.error["param"]) == (400, code, "completion_id")
+
+
+async def test_offers_and_routes_are_shown() -> None:
+    async with serving({"echo": says("x")}) as endpoint:
+        offers = await endpoint.ask("GET", "/api/v1/offers", **KEY)
+        route = await endpoint.ask("POST", "/api/v1/route", {"model": "echo", "jurisdiction": "CA"}, **KEY)
+        assert not endpoint.market.orders
+    listed = offers.json()["offers"]
+    assert isinstance(listed, list)
+    assert listed[0]["models"][0]["name"] == "echo"
+    assert len(listed[0]["node_key"]) == 64
+    assert route.json()["jurisdictions"] == ["CA"]
+    assert route.json()["explanation"] == "one bid, taken"
+
+
+@pytest.mark.parametrize(
+    ("body", "token", "status", "code"),
+    [
+        ({}, "buyer", 400, "invalid_value"),
+        ({"model": "no such/ name"}, "buyer", 404, "model_not_found"),
+        ({"model": "echo", "jurisdiction": "Atlantis"}, "buyer", 400, "invalid_value"),
+        ({"model": "echo", "jurisdiction": "DE"}, "canada", 403, "jurisdiction_not_allowed"),
+        ({"model": "echo"}, "reader", 403, "insufficient_scope"),
+        (b"{", "buyer", 400, "invalid_value"),
+    ],
+)
+async def test_routes_are_asked_for_as_strictly_as_answers(body: object, token: str, status: int, code: str) -> None:
+    async with serving({"echo": says("x")}) as endpoint:
+        reply = await endpoint.ask("POST", "/api/v1/route", body, authorization=f"Bearer sk-{token}")
+        form = await endpoint.ask(
+            "POST", "/api/v1/route", b"{}", content_type="text/plain", authorization="Bearer sk-buyer"
+        )
+    assert (reply.status, reply.error["code"]) == (status, code)
+    assert form.status == 415
+
+
+async def test_a_key_that_may_buy_in_some_places_is_shown_routes_there() -> None:
+    async with serving({"echo": says("x")}) as endpoint:
+        reply = await endpoint.ask("POST", "/api/v1/route", {"model": "echo"}, authorization="Bearer sk-canada")
+    assert reply.json()["jurisdictions"] == ["CA", "US"]
