@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 import trio_asyncio
@@ -21,12 +22,13 @@ import trio_asyncio
 from ryvion_node import __version__
 from ryvion_node.config import NodeConfig
 from ryvion_node.engine.counter import VocabCounter
-from ryvion_node.engine.devices import find_hardware
+from ryvion_node.engine.devices import list_devices
 from ryvion_node.engine.files import DigestCache
 from ryvion_node.engine.interface import EngineModel, ModelSpec
 from ryvion_node.engine.llama_engine import LlamaEngine
 from ryvion_node.errors import EXIT_UNAVAILABLE, OperatorError
 from ryvion_node.executor.announcer import Advert, Announcer, draw_up_offer
+from ryvion_node.executor.hardware import hardware_of
 from ryvion_node.executor.job import Chains, Workshop
 from ryvion_node.executor.quoting import Shop
 from ryvion_node.executor.seller import Seller
@@ -53,6 +55,10 @@ class NothingToServe(OperatorError):
     """None of the models can be served, so there is nothing to sell. {reasons}"""
 
     exit_code = EXIT_UNAVAILABLE
+
+
+if TYPE_CHECKING:
+    from ryvion_node.p2p.libp2p_network import Libp2pNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +141,7 @@ async def serve_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeR
                 paths.control_file.unlink(missing_ok=True)
 
 
-def _new_network(config: NodeConfig, identity: NodeIdentity) -> Network:
+def _new_network(config: NodeConfig, identity: NodeIdentity) -> Libp2pNetwork:
     from ryvion_node.p2p.libp2p_network import Libp2pNetwork  # takes seconds to import
 
     return Libp2pNetwork(identity.seed, config.node.listen, config.node.bootstrap)
@@ -156,7 +162,7 @@ async def _start_selling(
     await engine.settled()
     if not engine.models():
         raise NothingToServe(reasons="; ".join(f"{status.name}: {status.reason}" for status in engine.status()))
-    hardware = await find_hardware()
+    hardware = hardware_of(await list_devices())
     jurisdiction = config.node.jurisdiction or ""
     workshop = Workshop(
         identity=identity.signing,
