@@ -128,6 +128,12 @@ class GuardedPubsub(Pubsub):
             return
         await self.router.publish(msg_forwarder, msg)
 
+    async def _handle_new_peer(self, peer_id: ID) -> None:
+        await super()._handle_new_peer(peer_id)
+        # A topic joined while the greeting was under way is in neither the greeting nor the later announcement.
+        if peer_id in self.peer_queues:
+            self.peer_queues[peer_id].push(self.get_hello_packet())
+
     async def _take_rpc(self, peer_id: ID, rpc: rpc_pb2.RPC) -> None:
         # A signed address record comes with every message; addresses are learned from offers, so it is not checked.
         rpc.ClearField("senderRecord")
