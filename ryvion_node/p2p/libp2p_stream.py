@@ -72,7 +72,7 @@ class Libp2pStream(Stream):
                     await self._muxed.reset()
             except _TRANSPORT_ERRORS as exc:
                 log.debug("closing a stream failed peer=%s reason=%r", self._muxed.conn.peer_id, exc)
-        self._forget()
+        self._muxed.forget()
 
     async def end_sending(self) -> None:
         """Half-close: the peer reads b"" after what was sent; we can still receive."""
@@ -91,7 +91,7 @@ class Libp2pStream(Stream):
                 await self._muxed.reset()
             except _TRANSPORT_ERRORS as exc:
                 log.debug("resetting a stream failed peer=%s reason=%r", self._muxed.conn.peer_id, exc)
-        self._forget()
+        self._muxed.forget()
 
     async def _write(self, data: bytes) -> None:
         proposal, self._proposal = self._proposal, b""
@@ -120,12 +120,6 @@ class Libp2pStream(Stream):
             raise StreamBroken("the peer does not speak the protocol")
         self._answer = self._answer[len(expected) :]
         return data[len(expected) :]
-
-    def _forget(self) -> None:
-        """Free what an unclean end left behind in the connection's tables."""
-        conn, stream_id = self._muxed.conn, self._muxed.stream_id
-        for table in (conn.streams, conn.stream_buffers, conn.stream_events):
-            table.pop(stream_id, None)
 
 
 def _line(text: bytes) -> bytes:

@@ -99,6 +99,17 @@ class LeanYamuxStream(YamuxStream):
             if conn.stream_events.get(stream_id) is arrival:
                 conn.stream_events[stream_id] = trio.Event()
 
+    async def reset(self) -> None:
+        try:
+            await super().reset()
+        finally:
+            self.forget()
+
+    def forget(self) -> None:
+        """Free the stream's place in the connection's tables, with what was not read."""
+        for table in (self.conn.streams, self.conn.stream_buffers, self.conn.stream_events):
+            table.pop(self.stream_id, None)
+
     async def _return_credit(self, count: int) -> None:
         if self.closed:
             await self.conn._finalize_stream(self, fully_closed=True)  # noqa: SLF001 - drops a drained stream

@@ -76,5 +76,5 @@ def world(request: pytest.FixtureRequest) -> World:
 async def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
     """Wait for something that other tasks bring about."""
     with trio.fail_after(within_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await trio.sleep(0.02)

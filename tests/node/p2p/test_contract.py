@@ -213,8 +213,7 @@ async def test_a_handler_that_raises_breaks_its_stream_and_nothing_else(world: W
 async def test_a_protocol_that_nobody_serves(world: World) -> None:
     async with pair(world) as (client, _server, key):
         with pytest.raises((PeerUnreachable, StreamBroken)):
-            stream = await client.open_stream(key, "/test/unknown/1")
-            await stream.receive()
+            await (await client.open_stream(key, "/test/unknown/1")).receive()
 
 
 async def test_a_peer_without_a_known_address_is_unreachable(world: World) -> None:
