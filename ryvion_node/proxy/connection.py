@@ -1,7 +1,8 @@
 """One client connection: hypercorn's, made safe for a long-lived node.
 
-hypercorn's own server lets an exception of one connection end the whole program, and waits for ever, shielded from
-cancellation, for a client that stops reading. Neither may happen here.
+hypercorn's own server lets an exception of one connection end the whole program (an HTTP/2 path that is not ASCII is
+enough), and waits for ever, shielded from cancellation, for a client that stops reading. Neither may happen here.
+HTTP/1.1 only: on a loopback endpoint HTTP/2 brings nothing but its attack surface.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ from __future__ import annotations
 import logging
 from typing import Any, cast
 
+import h11
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
+from hypercorn.utils import parse_socket_addr
 
 from ryvion_node.log import log_event
 from ryvion_node.proxy.constants import (
@@ -61,8 +66,34 @@ class _Connection(TCPServer):
     def __init__(self, app: AppWrapper, config: Config, context: WorkerContext, stream: trio.SocketStream) -> None:
         # Annotated for TLS only; without it hypercorn takes the plain stream.
         super().__init__(app, config, context, ConnectionState({}), cast(Any, stream))
+        self._socket = stream.socket
         self._stall_s = SEND_STALL_S
         self._sending: trio.CancelScope | None = None
+
+    async def run(self) -> None:
+        """Serve HTTP/1.1 until one side closes; hypercorn's own without TLS and HTTP/2."""
+        try:
+            client = parse_socket_addr(self._socket.family, self._socket.getpeername())
+            server = parse_socket_addr(self._socket.family, self._socket.getsockname())
+            async with TaskGroup() as self._task_group:
+                protocol = _Http1(
+                    self.app,
+                    self.config,
+                    self.context,
+                    self._task_group,
+                    ConnectionState({}),
+                    False,
+                    client,
+                    server,
+                    self.protocol_send,
+                )
+                self.protocol = cast(Any, protocol)
+                await self.idle_task.restart(self._task_group, self._idle_timeout)
+                await self._read_data()
+        except OSError:
+            pass  # the client is gone
+        finally:
+            await self._close()
 
     def hurry(self) -> None:
         self._stall_s = SHUTDOWN_SEND_S
@@ -87,6 +118,11 @@ class _Connection(TCPServer):
         if not sent:
             await trio.aclose_forcefully(self.stream)
             await self.protocol.handle(Closed())
+
+
+class _Http1(H11Protocol):
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Ignore a wish for HTTP/2, which every client that has it survives."""
 
 
 def _config() -> Config:

@@ -7,6 +7,7 @@ import re
 
 import pytest
 import trio
+from hypercorn.protocol.h11 import H11Protocol
 from proxy_harness import HELLO, serving
 
 from ryvion_node.market.fake import Hold, Script, says
@@ -265,6 +266,32 @@ async def test_no_bytes_end_the_endpoint(garbage: bytes) -> None:
             except trio.BrokenResourceError:
                 pass
         assert (await endpoint.chat()).status == 200
+
+
+async def test_a_wish_for_http_2_is_answered_in_http_1() -> None:
+    wish = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABkAAQAAP__"}
+    async with serving(SCRIPTS) as endpoint:
+        assert (await endpoint.ask("GET", "/health", **wish)).json() == {"status": "ok"}
+        assert (await endpoint.ask("POST", "/v1/chat/completions", CHAT, **KEY, **wish)).status == 200
+
+
+async def test_an_exception_in_the_server_ends_one_connection_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(SCRIPTS) as endpoint:
+        with monkeypatch.context() as patch:
+            patch.setattr(H11Protocol, "handle", _fails)
+            client = await endpoint.connect()
+            await client.send("GET", "/health")
+            assert await client.stream.receive_some() == b""
+            await client.stream.aclose()
+        assert (await endpoint.chat()).status == 200
+    assert "connection_failed error=ZeroDivisionError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def _fails(self: H11Protocol, event: object) -> None:
+    raise ZeroDivisionError("secret")
 
 
 @pytest.mark.parametrize("code", sorted(STATUS_AND_TYPE))
