@@ -107,9 +107,6 @@ class NodeSection(Section):
     network: str = Field(
         default=NETWORK_ID, min_length=1, max_length=64, description="The market to join; all its nodes say the same."
     )
-    home: FilePath | None = Field(
-        default=None, description="Folder of the key, the ledger and the API keys. --home and RYVION_HOME go before it."
-    )
     jurisdiction: Annotated[str, BeforeValidator(_country)] | None = Field(
         default=None,
         description="Country the node is in, ISO 3166-1 alpha-2. An executor must say it; it is a signed claim.",
@@ -229,7 +226,9 @@ class LogSection(Section):
     """Diagnostics. Prompts, answers and keys are never written."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severity to write.")
-    file: FilePath | None = Field(default=None, description="File to append to. Unset: standard error.")
+    file: FilePath | None = Field(
+        default=None, description="File to append to; relative to the configuration file. Unset: standard error."
+    )
 
 
 class NodeConfig(Section):
@@ -304,12 +303,13 @@ def _merge(values: dict[str, Any], overrides: Mapping[str, object]) -> dict[str,
 
 def _anchored(config: NodeConfig, folder: Path) -> NodeConfig:
     """Make the paths that the file gives relative to the file's own folder absolute."""
-    models = tuple(_with_path(model, folder) for model in config.executor.models)
-    return config.model_copy(update={"executor": config.executor.model_copy(update={"models": models})})
-
-
-def _with_path(model: ModelSection, folder: Path) -> ModelSection:
-    return model if model.path is None else model.model_copy(update={"path": folder / model.path})
+    models = tuple(
+        model if model.path is None else model.model_copy(update={"path": folder / model.path})
+        for model in config.executor.models
+    )
+    executor = config.executor.model_copy(update={"models": models})
+    log = config.log if config.log.file is None else config.log.model_copy(update={"file": folder / config.log.file})
+    return config.model_copy(update={"executor": executor, "log": log})
 
 
 def all_sections() -> Iterable[tuple[str, type[Section]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -94,3 +95,7 @@ def _type(annotation: Any, metadata: list[Any]) -> str:
     if origin is tuple:
         return f"list of {_type(parts[0], [])}s"
     return _WORDS.get(annotation, "table")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(config_reference())

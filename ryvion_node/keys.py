@@ -93,7 +93,7 @@ class KeyStore:
     def __init__(self, path: Path, *, clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
         self._path = path
         self._clock = clock
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: tuple[int, ...] | None = None
         self._keys: tuple[ApiKey, ...] = ()
 
     def create(self, name: str, scope: Scope, jurisdiction: str = "") -> tuple[ApiKey, str]:
@@ -189,13 +189,13 @@ def _hash(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes when the file is replaced or edited in place; None when there is none."""
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What changes when the file is replaced, edited in place or opened to others; None when there is none."""
     try:
         status = path.stat()
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode
 
 
 def _serialise(keys: list[ApiKey]) -> bytes:
@@ -223,7 +223,7 @@ def _parse_key(entry: object, number: int) -> ApiKey:
             "created_ms": int(created_ms),
             "token_sha256": str(token_sha256),
             **rest,
-        } if not rest:
+        } if not rest and type(created_ms) is int:
             pass
         case _:
             wanted = ", ".join(field.name for field in fields(ApiKey))

@@ -145,7 +145,17 @@ def schema_version(db: sqlite3.Connection, path: Path, known: int) -> int:
 
 @contextlib.contextmanager
 def operator_errors(path: Path) -> Iterator[None]:
-    """Translate what SQLite or the operating system says about the file."""
+    """Translate what SQLite or the operating system says about opening the file."""
+    try:
+        with sqlite_errors(path):
+            yield
+    except OSError as exc:
+        raise LedgerNotOpened(path=path, reason=(exc.strerror or str(exc)).lower()) from exc
+
+
+@contextlib.contextmanager
+def sqlite_errors(path: Path) -> Iterator[None]:
+    """Translate what SQLite says about the file."""
     try:
         yield
     except sqlite3.Error as exc:
@@ -154,8 +164,6 @@ def operator_errors(path: Path) -> Iterator[None]:
         if error_code(exc) in _IN_USE:
             raise LedgerInUse(path=path, holder="it holds a lock on the database") from exc
         raise LedgerNotOpened(path=path, reason=str(exc)) from exc
-    except OSError as exc:
-        raise LedgerNotOpened(path=path, reason=(exc.strerror or str(exc)).lower()) from exc
 
 
 def backup_path(path: Path, version: int) -> Path:

@@ -84,7 +84,7 @@ def receipts(limit: int, before: int | None) -> Query[ReceiptRecord]:
 
 def receipt_by_cid(cid: str) -> Query[ReceiptRecord]:
     """Ones that were not disputed first, then oldest first: a copy that a liar sent again comes last."""
-    sql = f"{_RECEIPTS} AND j.receipt_cid = ? ORDER BY j.state = 'disputed', e.seq LIMIT 1"
+    sql = f"{_RECEIPTS} AND j.receipt_cid = ? AND j.receipt_cid <> '' ORDER BY j.state = 'disputed', e.seq LIMIT 1"
     return Query(sql, (cid,), _receipt)
 
 

@@ -1,4 +1,4 @@
-"""A read-only, synchronous view of the ledger for the command line; the node may run meanwhile."""
+"""A synchronous view of the ledger; `read_ledger` opens one for the command line, while the node may run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from ryvion_node.ledger import queries
-from ryvion_node.ledger.database import COMMON_PRAGMAS, operator_errors, schema_version
+from ryvion_node.ledger.database import COMMON_PRAGMAS, schema_version, sqlite_errors
 from ryvion_node.ledger.errors import LedgerMissing, LedgerTooOld
 from ryvion_node.ledger.records import EvidenceRecord, JobRecord, ReceiptDetail, ReceiptRecord, Side, Totals
 from ryvion_node.ledger.schema import MIGRATIONS
 from ryvion_protocol.checks import Check
+from ryvion_protocol.schema import NodeKey
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ def read_ledger(path: Path) -> Iterator[LedgerView]:
     if not path.exists():
         raise LedgerMissing(path=path)
     with (
-        operator_errors(path),
+        sqlite_errors(path),
         contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db,
     ):
         for pragma in COMMON_PRAGMAS:
@@ -36,7 +37,7 @@ def read_ledger(path: Path) -> Iterator[LedgerView]:
 
 
 class LedgerView:
-    """The reading half of `interface.Ledger`, without waiting."""
+    """What `interface.LedgerReader` promises, without waiting; the node's own ledger reads through it as well."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -47,6 +48,14 @@ class LedgerView:
     def by_completion_id(self, completion_id: str) -> tuple[JobRecord, ...]:
         """All jobs that one completion took, oldest first."""
         return self._all(queries.jobs_of_completion(completion_id))
+
+    def unfinished_jobs(self, side: Side) -> tuple[JobRecord, ...]:
+        """Running ones, oldest first."""
+        return self._all(queries.unfinished_jobs(side))
+
+    def last_envelope_hash(self, executor_key: NodeKey, requester_key: NodeKey, side: Side) -> bytes:
+        """SHA-256 of the last envelope body between the two; 32 zero bytes when there is none."""
+        return self._all(queries.last_envelope_hash(executor_key, requester_key, side))[0]
 
     def receipts(self, limit: int, before: int | None = None) -> tuple[ReceiptRecord, ...]:
         """Newest first, at most 1000; `before` is the `position` of the last one seen."""

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import aiosqlite
 import trio
 import trio_asyncio
 
-from ryvion_node.ledger import queries, transactions
+from ryvion_node.ledger import transactions
+from ryvion_node.ledger.connection import LedgerConnection, connect
 from ryvion_node.ledger.database import (
     MAX_LEDGER_BYTES,
     PAGE_BYTES,
@@ -23,6 +23,7 @@ from ryvion_node.ledger.database import (
     prepare_database,
 )
 from ryvion_node.ledger.errors import LedgerUnavailable
+from ryvion_node.ledger.reader import LedgerView
 from ryvion_node.ledger.records import (
     Evidence,
     EvidenceRecord,
@@ -79,7 +80,7 @@ class SqliteLedger:
     """See `interface.Ledger` for what each method promises."""
 
     def __init__(
-        self, writer: GroupWriter, reading: aiosqlite.Connection, loop: trio_asyncio.TrioEventLoop, clock: Clock
+        self, writer: GroupWriter, reading: LedgerConnection, loop: trio_asyncio.TrioEventLoop, clock: Clock
     ) -> None:
         self._writer = writer
         self._reading = reading
@@ -118,71 +119,51 @@ class SqliteLedger:
         return await self._writer.submit(transactions.abandon(self._clock()))
 
     async def job(self, job_id: JobId, side: Side) -> JobRecord | None:
-        return _first(await self._read(queries.job(job_id, side)))
+        return await self._read(lambda view: view.job(job_id, side))
 
     async def by_completion_id(self, completion_id: str) -> tuple[JobRecord, ...]:
-        return await self._read(queries.jobs_of_completion(completion_id))
+        return await self._read(lambda view: view.by_completion_id(completion_id))
 
     async def unfinished_jobs(self, side: Side) -> tuple[JobRecord, ...]:
-        return await self._read(queries.unfinished_jobs(side))
+        return await self._read(lambda view: view.unfinished_jobs(side))
 
     async def last_envelope_hash(self, executor_key: NodeKey, requester_key: NodeKey, side: Side = "sold") -> bytes:
-        return (await self._read(queries.last_envelope_hash(executor_key, requester_key, side)))[0]
+        return await self._read(lambda view: view.last_envelope_hash(executor_key, requester_key, side))
 
     async def receipts(self, limit: int, before: int | None = None) -> tuple[ReceiptRecord, ...]:
-        return await self._read(queries.receipts(limit, before))
+        return await self._read(lambda view: view.receipts(limit, before))
 
     async def receipt(self, cid: str) -> ReceiptDetail | None:
-        record = _first(await self._read(queries.receipt_by_cid(cid)))
-        if record is None:
-            return None
-        job = record.job
-        return ReceiptDetail(record, await self.evidence(job.job_id, job.side), await self.checks(job.job_id, job.side))
+        return await self._read(lambda view: view.receipt(cid))
 
     async def evidence(self, job_id: JobId, side: Side) -> tuple[EvidenceRecord, ...]:
-        return await self._read(queries.evidence(job_id, side))
+        return await self._read(lambda view: view.evidence(job_id, side))
 
     async def checks(self, job_id: JobId, side: Side) -> tuple[Check, ...]:
-        return await self._read(queries.checks(job_id, side))
+        return await self._read(lambda view: view.checks(job_id, side))
 
     async def totals(self, since_ms: int = 0) -> Totals:
-        return (await self._read(queries.totals(since_ms)))[0]
+        return await self._read(lambda view: view.totals(since_ms))
 
-    async def _read(self, query: queries.Query[T]) -> tuple[T, ...]:
+    async def _read(self, ask: Callable[[LedgerView], T]) -> T:
         """Shielded, because it is short and a half-cancelled crossing is not worth its trouble."""
-        fetch = trio_asyncio.aio_as_trio(self._reading.execute_fetchall, loop=self._loop)
+        run = trio_asyncio.aio_as_trio(self._reading.run, loop=self._loop)
         with trio.CancelScope(shield=True):
             try:
-                rows = await fetch(query.sql, query.parameters)
+                answer: T = await run(lambda db: ask(LedgerView(db)))
             except (sqlite3.Error, ValueError) as exc:
                 raise LedgerUnavailable(f"the ledger cannot be read: {exc}") from exc
-        return tuple(query.decode(row) for row in rows)
+        return answer
 
 
 @contextlib.asynccontextmanager
 async def _connection(
     path: Path, pragmas: Iterable[str], loop: trio_asyncio.TrioEventLoop
-) -> AsyncIterator[aiosqlite.Connection]:
+) -> AsyncIterator[LedgerConnection]:
     with trio.CancelScope(shield=True), operator_errors(path):
-        db = await trio_asyncio.aio_as_trio(_connect, loop=loop)(path, tuple(pragmas))
+        db = await trio_asyncio.aio_as_trio(connect, loop=loop)(path, tuple(pragmas))
     try:
         yield db
     finally:
         with trio.CancelScope(shield=True):
             await trio_asyncio.aio_as_trio(db.close, loop=loop)()
-
-
-async def _connect(path: Path, pragmas: Iterable[str]) -> aiosqlite.Connection:
-    """Open a connection (asyncio side); transactions are ours, not the driver's."""
-    db = await aiosqlite.connect(path, isolation_level=None)
-    try:
-        for pragma in pragmas:
-            await db.execute(pragma)
-    except BaseException:
-        await db.close()
-        raise
-    return db
-
-
-def _first(found: tuple[T, ...]) -> T | None:
-    return found[0] if found else None

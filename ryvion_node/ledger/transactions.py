@@ -1,15 +1,14 @@
 """What each kind of write does to the tables. Every function returns an operation for the writer to run.
 
-An operation runs inside a transaction and either returns or raises; when it raises, its changes are undone.
+An operation runs inside a transaction, on the writing connection's thread, and either returns or raises; when it
+raises, its changes are undone.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
-
-import aiosqlite
 
 from ryvion_node.ledger import queries
 from ryvion_node.ledger.errors import ChainMoved, JobExists, JobUnknown
@@ -29,7 +28,7 @@ from ryvion_protocol.checks import Check
 from ryvion_protocol.schema import JobId
 
 T = TypeVar("T")
-Operation = Callable[[aiosqlite.Connection], Awaitable[T]]
+Operation = Callable[[sqlite3.Connection], T]
 
 _STATE_AND_PACKET = (
     "SELECT state, (SELECT packet FROM evidence e WHERE e.job_id = j.job_id AND e.side = j.side AND e.kind = ?) "
@@ -46,9 +45,9 @@ _RESULT = (
 def begin(begun: JobBegun, now_ms: int) -> Operation[None]:
     """Insert the job with its quote and offer."""
 
-    async def run(db: aiosqlite.Connection) -> None:
+    def run(db: sqlite3.Connection) -> None:
         try:
-            await db.execute(
+            db.execute(
                 "INSERT INTO jobs (job_id, side, executor_key, requester_key, model, digest, jurisdiction, state, "
                 "created_ms, completion_id, key_id) VALUES (?, ?, ?, ?, ?, ?, ?, 'running', ?, ?, ?)",
                 (
@@ -69,7 +68,7 @@ def begin(begun: JobBegun, now_ms: int) -> Operation[None]:
                 raise JobExists(f"job {begun.job_id} was begun before") from None
             raise
         packets = (Evidence("quote", begun.quote), Evidence("job_offer", begun.job_offer))
-        await _keep(db, begun.job_id, begun.side, packets, now_ms)
+        _keep(db, begun.job_id, begun.side, packets, now_ms)
 
     return run
 
@@ -77,8 +76,8 @@ def begin(begun: JobBegun, now_ms: int) -> Operation[None]:
 def finish_sold(result: SoldResult, now_ms: int) -> Operation[bool]:
     """Move a running job to delivered, extending the pair's chain of envelopes."""
 
-    async def run(db: aiosqlite.Connection) -> bool:
-        row = await _one(
+    def run(db: sqlite3.Connection) -> bool:
+        row = _one(
             db,
             "SELECT state, (SELECT packet FROM evidence e WHERE e.job_id = j.job_id AND e.side = j.side "
             "AND e.kind = 'envelope'), (SELECT p.envelope_hash FROM jobs p WHERE p.executor_key = j.executor_key "
@@ -95,8 +94,8 @@ def finish_sold(result: SoldResult, now_ms: int) -> Operation[bool]:
             Evidence("receipt", result.receipt),
             Evidence("envelope", result.envelope),
         )
-        await _keep(db, result.job_id, "sold", packets, now_ms)
-        await db.execute(_RESULT, _result_values(result, "delivered", "", now_ms, "sold"))
+        _keep(db, result.job_id, "sold", packets, now_ms)
+        db.execute(_RESULT, _result_values(result, "delivered", "", now_ms, "sold"))
         return True
 
     return run
@@ -105,12 +104,12 @@ def finish_sold(result: SoldResult, now_ms: int) -> Operation[bool]:
 def accept_sold(job_id: JobId, acceptance: bytes, accepted: bool, reason: str, now_ms: int) -> Operation[bool]:
     """Move a delivered job to the requester's verdict."""
 
-    async def run(db: aiosqlite.Connection) -> bool:
-        row = await _one(db, _STATE_AND_PACKET, ("acceptance", job_id, "sold"))
+    def run(db: sqlite3.Connection) -> bool:
+        row = _one(db, _STATE_AND_PACKET, ("acceptance", job_id, "sold"))
         if not expect_delivered(job_id, row, acceptance):
             return False
-        await _keep(db, job_id, "sold", (Evidence("acceptance", acceptance),), now_ms)
-        await db.execute(
+        _keep(db, job_id, "sold", (Evidence("acceptance", acceptance),), now_ms)
+        db.execute(
             "UPDATE jobs SET state = ?, failure_code = ? WHERE job_id = ? AND side = 'sold'",
             (verdict(accepted), reason, job_id),
         )
@@ -122,8 +121,8 @@ def accept_sold(job_id: JobId, acceptance: bytes, accepted: bool, reason: str, n
 def settle_bought(settlement: Settlement, now_ms: int) -> Operation[bool]:
     """Move a running job to our own verdict, with evidence, checks and cost."""
 
-    async def run(db: aiosqlite.Connection) -> bool:
-        row = await _one(db, _STATE_AND_PACKET, ("acceptance", settlement.job_id, "bought"))
+    def run(db: sqlite3.Connection) -> bool:
+        row = _one(db, _STATE_AND_PACKET, ("acceptance", settlement.job_id, "bought"))
         if not expect_running(settlement.job_id, row, settlement.acceptance):
             return False
         packets = (
@@ -132,10 +131,10 @@ def settle_bought(settlement: Settlement, now_ms: int) -> Operation[bool]:
             Evidence("envelope", settlement.envelope),
             Evidence("acceptance", settlement.acceptance),
         )
-        await _keep(db, settlement.job_id, "bought", packets, now_ms)
-        await _keep_checks(db, settlement.job_id, "bought", settlement.checks)
+        _keep(db, settlement.job_id, "bought", packets, now_ms)
+        _keep_checks(db, settlement.job_id, "bought", settlement.checks)
         values = _result_values(settlement, verdict(settlement.accepted), settlement.reason, now_ms, "bought")
-        await db.execute(_RESULT, values)
+        db.execute(_RESULT, values)
         return True
 
     return run
@@ -146,14 +145,14 @@ def fail(
 ) -> Operation[bool]:
     """Move a running job to failed; leave any other alone."""
 
-    async def run(db: aiosqlite.Connection) -> bool:
-        row = await _one(db, "SELECT state FROM jobs WHERE job_id = ? AND side = ?", (job_id, side))
+    def run(db: sqlite3.Connection) -> bool:
+        row = _one(db, "SELECT state FROM jobs WHERE job_id = ? AND side = ?", (job_id, side))
         if row is None:
             raise JobUnknown(f"job {job_id} was never begun")
         if row[0] != "running":
             return False
-        await _keep(db, job_id, side, evidence, now_ms)
-        await db.execute(
+        _keep(db, job_id, side, evidence, now_ms)
+        db.execute(
             "UPDATE jobs SET state = 'failed', failure_code = ?, failure_message = ?, finished_ms = ? "
             "WHERE job_id = ? AND side = ?",
             (code, message[:MAX_MESSAGE_CHARACTERS], now_ms, job_id, side),
@@ -166,12 +165,12 @@ def fail(
 def abandon(now_ms: int) -> Operation[tuple[JobRecord, ...]]:
     """Move every running job to interrupted."""
 
-    async def run(db: aiosqlite.Connection) -> tuple[JobRecord, ...]:
+    def run(db: sqlite3.Connection) -> tuple[JobRecord, ...]:
         ended: list[JobRecord] = []
         for side in ("bought", "sold"):
             query = queries.unfinished_jobs(side)
-            ended += map(query.decode, await db.execute_fetchall(query.sql, query.parameters))
-        await db.execute(
+            ended += map(query.decode, db.execute(query.sql, query.parameters))
+        db.execute(
             "UPDATE jobs SET state = 'interrupted', failure_code = 'interrupted', finished_ms = ? WHERE state = 'running'",
             (now_ms,),
         )
@@ -183,20 +182,19 @@ def abandon(now_ms: int) -> Operation[tuple[JobRecord, ...]]:
 # --- statements -------------------------------------------------------------------------------------------
 
 
-async def _one(db: aiosqlite.Connection, sql: str, parameters: tuple[object, ...]) -> Any:
-    rows = await db.execute_fetchall(sql, parameters)
-    return next(iter(rows), None)
+def _one(db: sqlite3.Connection, sql: str, parameters: tuple[object, ...]) -> Any:
+    return db.execute(sql, parameters).fetchone()
 
 
-async def _keep(db: aiosqlite.Connection, job_id: str, side: Side, packets: Iterable[Evidence], now_ms: int) -> None:
-    await db.executemany(
+def _keep(db: sqlite3.Connection, job_id: str, side: Side, packets: Iterable[Evidence], now_ms: int) -> None:
+    db.executemany(
         "INSERT INTO evidence (job_id, side, kind, packet, at_ms) VALUES (?, ?, ?, ?, ?)",
         [(job_id, side, item.kind, item.packet, now_ms) for item in packets],
     )
 
 
-async def _keep_checks(db: aiosqlite.Connection, job_id: str, side: Side, checks: Sequence[Check]) -> None:
-    await db.executemany(
+def _keep_checks(db: sqlite3.Connection, job_id: str, side: Side, checks: Sequence[Check]) -> None:
+    db.executemany(
         "INSERT INTO checks (job_id, side, position, name, outcome, detail) VALUES (?, ?, ?, ?, ?, ?)",
         [(job_id, side, position, c.name, c.outcome, c.detail) for position, c in enumerate(checks)],
     )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeVar
 
-import aiosqlite
 import trio
 import trio_asyncio
 
+from ryvion_node.ledger.connection import LedgerConnection
 from ryvion_node.ledger.database import is_passing, is_storage_failure
 from ryvion_node.ledger.errors import LedgerConflict, LedgerUnavailable
 from ryvion_node.ledger.transactions import Operation
@@ -33,7 +34,7 @@ class _Request:
 
     __slots__ = ("done", "error", "run")
 
-    def __init__(self, run: Callable[[aiosqlite.Connection], Awaitable[None]]) -> None:
+    def __init__(self, run: Callable[[sqlite3.Connection], None]) -> None:
         self.run = run
         self.done = trio.Event()
         self.error: Exception | None = None
@@ -42,7 +43,7 @@ class _Request:
 class GroupWriter:
     """Owns the writing connection. `failure` says why nothing can be written any more, None while all is well."""
 
-    def __init__(self, db: aiosqlite.Connection, loop: trio_asyncio.TrioEventLoop) -> None:
+    def __init__(self, db: LedgerConnection, loop: trio_asyncio.TrioEventLoop) -> None:
         self._db = db
         self._loop = loop
         self._send, self._requests = trio.open_memory_channel[_Request](MAX_WAITING)
@@ -54,8 +55,8 @@ class GroupWriter:
         """Run `operation` in a transaction and return once it is on disk; a cancelled caller still waits for that."""
         results: list[T] = []
 
-        async def run(db: aiosqlite.Connection) -> None:
-            results.append(await operation(db))
+        def run(db: sqlite3.Connection) -> None:
+            results.append(operation(db))
 
         request = _Request(run)
         with trio.CancelScope(shield=True):
@@ -87,7 +88,7 @@ class GroupWriter:
         try:
             if self.failure is not None:
                 raise LedgerUnavailable(self.failure)
-            await trio_asyncio.aio_as_trio(_commit, loop=self._loop)(self._db, group)
+            await trio_asyncio.aio_as_trio(self._db.run, loop=self._loop)(partial(_commit, group=group))
             self.commits += 1
         except Exception as exc:  # noqa: BLE001 - whatever it is, every waiting caller must get an answer
             error = self._unavailable(exc)
@@ -108,31 +109,31 @@ class GroupWriter:
         return error
 
 
-async def _commit(db: aiosqlite.Connection, group: list[_Request]) -> None:
-    """One transaction for the group (asyncio side); raises when the transaction as a whole is lost."""
-    await db.execute("BEGIN IMMEDIATE")
+def _commit(db: sqlite3.Connection, group: list[_Request]) -> None:
+    """One transaction for the group, on the connection's thread; raises when the transaction as a whole is lost."""
+    db.execute("BEGIN IMMEDIATE")
     try:
         for request in group:
-            request.error = await _attempt(db, request)
-        await db.execute("COMMIT")
+            request.error = _attempt(db, request)
+        db.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(sqlite3.Error):
-            await db.execute("ROLLBACK")
+            db.execute("ROLLBACK")
         raise
 
 
-async def _attempt(db: aiosqlite.Connection, request: _Request) -> Exception | None:
+def _attempt(db: sqlite3.Connection, request: _Request) -> Exception | None:
     """Run one request in its own savepoint; returns what refused it."""
-    await db.execute("SAVEPOINT request")
+    db.execute("SAVEPOINT request")
     try:
-        await request.run(db)
+        request.run(db)
     except Exception as exc:
         if is_storage_failure(exc):
             raise
-        await db.execute("ROLLBACK TO request")
-        await db.execute("RELEASE request")
+        db.execute("ROLLBACK TO request")
+        db.execute("RELEASE request")
         return (
             LedgerConflict(f"the ledger's rules forbid it: {exc}") if isinstance(exc, sqlite3.IntegrityError) else exc
         )
-    await db.execute("RELEASE request")
+    db.execute("RELEASE request")
     return None

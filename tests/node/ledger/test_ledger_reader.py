@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
 import pytest
 
+from ryvion_node.ledger import queries
+from ryvion_node.ledger.errors import LedgerNotOpened
 from ryvion_node.ledger.reader import read_ledger
 from ryvion_node.ledger.store import SqliteLedger
-from tests.node.ledger.ledger_samples import begun, job_id, settlement, sold
+from tests.node.ledger.ledger_samples import EXECUTOR, REQUESTER, begun, job_id, settlement, sold
 
 
 async def test_it_agrees_with_the_running_ledger(store: SqliteLedger, path: Path) -> None:
@@ -32,5 +35,34 @@ async def test_it_agrees_with_the_running_ledger(store: SqliteLedger, path: Path
 
 async def test_it_cannot_write(store: SqliteLedger, path: Path) -> None:
     await store.begin_job(begun())
-    with read_ledger(path) as view, pytest.raises(sqlite3.OperationalError, match="readonly"):
+    with pytest.raises(LedgerNotOpened, match="readonly"), read_ledger(path) as view:
         view._db.execute("UPDATE jobs SET model = 'x'")
+
+
+async def test_an_error_of_the_readers_user_stays_what_it_is(store: SqliteLedger, path: Path) -> None:
+    with pytest.raises(BrokenPipeError), read_ledger(path):
+        raise BrokenPipeError
+    await store.begin_job(begun())
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        queries.job("a", "sold"),
+        queries.jobs_of_completion("c"),
+        queries.unfinished_jobs("sold"),
+        queries.last_envelope_hash(EXECUTOR, REQUESTER, "sold"),
+        queries.receipts(10, None),
+        queries.receipt_by_cid("ryv1:sha256:00"),
+        queries.evidence("a", "sold"),
+        queries.checks("a", "sold"),
+        queries.totals(1),
+    ],
+    ids=lambda query: query.sql[-40:],
+)
+async def test_no_question_reads_a_whole_table(store: SqliteLedger, path: Path, query: queries.Query[object]) -> None:
+    await store.begin_job(begun())
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {query.sql}", query.parameters)]
+    assert plan
+    assert not [step for step in plan if step.startswith("SCAN") and step != "SCAN CONSTANT ROW"]
