@@ -9,7 +9,7 @@ from ryvion_protocol.constants import MAX_CONTROL_BYTES
 from ryvion_protocol.framing import frame
 from ryvion_protocol.messages import Delta, Error, QuoteRequest
 from ryvion_protocol.packet import pack
-from specs.samples import CANCEL, ERROR, QUOTE_REQUEST, sample_job
+from specs.samples import CANCEL, ERROR, QUOTE_REQUEST, REFUSAL, sample_job
 from specs.vector_form import JsonValue, Vector, main, plain
 
 DELTA = Delta(seq=3, choice=0, text="Grüße", tokens=(1, 200))
@@ -50,7 +50,7 @@ def _frames() -> list[Vector]:
 
 def _packets() -> list[Vector]:
     job = sample_job()
-    messages = (*job.packets, pack(CANCEL), pack(ERROR))
+    messages = (*job.packets, pack(REFUSAL), pack(CANCEL), pack(ERROR))
     seen: set[str] = set()
     out = []
     for packet in messages:

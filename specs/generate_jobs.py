@@ -191,12 +191,17 @@ def _agreement() -> list[Vector]:
         _quoted("quote-expired", "R-04-5", "Expired 120 s ago.", quote, "expired", now_ms=late),
         _quoted("quote-early", "R-04-5", "From the future.", quote, "issued_in_future", now_ms=early),
         _quoted(
-            "quote-other-peer", "R-04-6", "A quote of another node, relayed.", quote, "signature_invalid", peer=STRANGER
+            "quote-other-peer",
+            "R-04-6 R-01-7",
+            "A quote of another node, relayed.",
+            quote,
+            "signature_invalid",
+            peer=STRANGER,
         ),
         _ordered("order-ok", "R-04-8", "The sample order.", order),
         _ordered(
             "order-other-peer",
-            "R-04-6",
+            "R-04-6 R-01-7",
             "An order of another node, relayed.",
             order,
             "signature_invalid",
@@ -276,7 +281,7 @@ def _quoted(
         "now_ms": now_ms,
     }
     raw = pack(quote, EXECUTOR).raw
-    return Vector(name, (requirement,), comment, "quote", raw, ("executor",), given, _layer(code), code)
+    return Vector(name, tuple(requirement.split()), comment, "quote", raw, ("executor",), given, _layer(code), code)
 
 
 def _ordered(
@@ -296,7 +301,9 @@ def _ordered(
         "now_ms": now_ms,
     }
     raw = pack(order, REQUESTER).raw
-    return Vector(name, (requirement,), comment, "job-offer", raw, ("requester",), given, _layer(code), code)
+    return Vector(
+        name, tuple(requirement.split()), comment, "job-offer", raw, ("requester",), given, _layer(code), code
+    )
 
 
 def _pair(name: str, requirement: str, comment: str, operation: str, raw: bytes, code: str = "") -> Vector:
