@@ -7,9 +7,10 @@ which lets a small network copy it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -19,9 +20,8 @@ SPACE = "\u0120"
 """The space in GPT-2's byte alphabet."""
 
 
-def train_vocabulary(texts: Iterable[str], size: int, whole_words: int) -> Vocabulary:
-    """Learn `size` tokens, the last `whole_words` of them a space and a frequent whole word."""
-    texts = list(texts)
+def train_vocabulary(fixed: Sequence[str], invented: Sequence[str], size: int, whole_words: int) -> Vocabulary:
+    """Learn `size` tokens, the last `whole_words` of them a space and a frequent whole word of the fixed texts."""
     pieces = Tokenizer(models.BPE())
     pieces.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -36,11 +36,13 @@ def train_vocabulary(texts: Iterable[str], size: int, whole_words: int) -> Vocab
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    pieces.train_from_iterator(texts, trainer)
+    pieces.train_from_iterator([*fixed, *invented], trainer)
     known = pieces.get_vocab()
-    counts = Counter(word for text in texts for word in re.findall(r" ([A-Za-z]+)", text))
+    counts = Counter(word for text in fixed for word in re.findall(r" ([A-Za-z]{2,})(?![A-Za-z])", text))
     ordered = sorted(counts, key=lambda word: (-counts[word], word))
     words = [word for word in ordered if word in known][:whole_words]
+    if len(words) < whole_words:
+        raise ValueError(f"only {len(words)} whole words in the texts")
     merges = [*_merges(pieces), *((SPACE, word) for word in words)]
     return Vocabulary((*sorted(known, key=lambda token: known[token]), *(SPACE + word for word in words)), tuple(merges))
 
@@ -55,8 +57,6 @@ def encoder(vocabulary: Vocabulary) -> Tokenizer:
 
 
 def _merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:
-    import json
-
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
     return [(left, right) for left, right in pairs]
