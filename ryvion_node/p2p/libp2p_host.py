@@ -34,7 +34,6 @@ from multiaddr import Multiaddr
 from trio.socket import SocketType
 
 from ryvion_node.p2p.constants import (
-    CLOSE_S,
     MAX_CONNECTIONS,
     MAX_CONNECTIONS_PER_PEER,
     MAX_INBOUND_CONNECTIONS,
@@ -101,10 +100,10 @@ class GuardedSwarm(Swarm):
 
     async def hang_up(self) -> None:
         """Close every connection, so that the peers know at once."""
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
-            async with trio.open_nursery() as nursery:
-                for connection in self.get_connections():
-                    nursery.start_soon(self._close_connection_async, connection)
+        async with trio.open_nursery() as nursery:
+            for connection in self.get_connections():
+                if isinstance(connection.muxed_conn, WatchedYamux):
+                    nursery.start_soon(connection.muxed_conn.hang_up)
 
     async def _guard_stream(self, stream: INetStream) -> None:
         peer_id = stream.muxed_conn.peer_id

@@ -9,6 +9,7 @@ Differences from the library's classes, all within the Yamux specification:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import struct
 
@@ -25,9 +26,11 @@ from libp2p.stream_muxer.yamux import yamux
 from libp2p.stream_muxer.yamux.yamux import (
     DEFAULT_WINDOW_SIZE,
     FLAG_SYN,
+    GO_AWAY_NORMAL,
     HEADER_SIZE,
     MAX_MESSAGE_SIZE,
     TYPE_DATA,
+    TYPE_GO_AWAY,
     TYPE_PING,
     TYPE_WINDOW_UPDATE,
     YAMUX_HEADER_FORMAT,
@@ -38,6 +41,7 @@ from libp2p.transport.exceptions import MuxerUpgradeFailure
 from libp2p.transport.upgrader import TransportUpgrader
 
 from ryvion_node.p2p.constants import (
+    CLOSE_S,
     HEARTBEAT_ANSWER_S,
     HEARTBEAT_EVERY_S,
     HEARTBEAT_MISSES,
@@ -199,6 +203,13 @@ class WatchedYamux(Yamux):
             if misses >= HEARTBEAT_MISSES:
                 await self._drop("no sign of life")
                 return
+
+    async def hang_up(self) -> None:
+        """Say goodbye and close the line; the library's own way takes 0.2 s longer."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
+            with contextlib.suppress(*_WRITE_ERRORS):
+                await self._write_frame(struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_GO_AWAY, 0, 0, GO_AWAY_NORMAL))
+            await self.secured_conn.close()
 
     async def _drop(self, reason: str) -> None:
         """Cut the connection; the reading task then cleans up after it."""
