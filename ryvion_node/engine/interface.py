@@ -87,7 +87,8 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class PromptRead:
-    """The prompt is in the context; always the first event."""
+    """The job has a slot and its prompt fits, as this many tokens; always the first event, sent before the prompt is
+    processed, so that whoever waits knows that it has begun."""
 
     prompt_tokens: int
 

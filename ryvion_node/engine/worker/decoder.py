@@ -83,12 +83,17 @@ class Decoder:
     def run(self) -> None:
         """Never returns; the process ends it. Raises LlamaError when llama.cpp fails."""
         while True:
-            for command in self._commands():
-                self._apply(command)
-            while self._queue and self._free:
-                self._admit(self._queue.popleft())
-            self._step()
-            self._flush()
+            self.turn()
+
+    def turn(self) -> None:
+        """Take in commands (waiting for some if there is nothing to do), make one step, report."""
+        for command in self._commands():
+            self._apply(command)
+        while self._queue and self._free:
+            self._admit(self._queue.popleft())
+        self._flush()
+        self._step()
+        self._flush()
 
     def _commands(self) -> list[Command]:
         with self._wake:
@@ -98,6 +103,8 @@ class Decoder:
         return commands
 
     def _runnable(self) -> bool:
+        if self._queue and self._free:
+            return True
         return any(job.next_token is None or job.credit > 0 for job in self._jobs.values())
 
     def _apply(self, command: Command) -> None:
@@ -118,6 +125,7 @@ class Decoder:
     def _admit(self, job: Job) -> None:
         job.sequence = self._free.pop()
         self._jobs[job.number] = job
+        self._out.append(JobRead(job.number, len(job.prompt)))
 
     def _release(self, job: Job) -> None:
         del self._jobs[job.number]
@@ -182,8 +190,6 @@ class Decoder:
             self._out.append(JobFailed(job.number, "model_broken", "the model computed something that is no number"))
             self._release(job)
             return
-        if job.next_token is None:
-            self._out.append(JobRead(job.number, len(job.prompt)))
         if self._vocabulary.ends(token):
             self._end(job, "stop", job.hold.rest())
             return
