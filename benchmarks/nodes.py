@@ -1,0 +1,59 @@
+"""Real nodes for benchmarks: a seller and a buyer as separate processes on loopback."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ryvion_node.cli.demo.network import DemoNode, NodePlan, stop_all
+from ryvion_node.cli.offers import fetch_offers
+from ryvion_node.keys import KeyStore
+from ryvion_node.paths import resolve_paths
+
+OFFER_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class BenchNode:
+    """The buyer's endpoint and a key for it."""
+
+    endpoint: str
+    api_key: str
+
+
+@contextmanager
+def running_market(folder: Path, serve: str, slots: int) -> Iterator[BenchNode]:
+    """One seller of `serve` (NAME=FILE) with `slots` jobs at once, one buyer that has heard its offer."""
+    name, _, path = serve.partition("=")
+    config = folder / "seller.toml"
+    config.write_text(
+        f'[node]\njurisdiction = "DE"\nlisten = ["/ip4/127.0.0.1/tcp/0"]\n'
+        f'[executor]\nenabled = true\nprice_in = "0.05"\nprice_out = "0.20"\n'
+        f'[[executor.models]]\nname = "{name}"\npath = "{path}"\nslots = {slots}\n',
+        encoding="utf-8",
+    )
+    nodes: list[DemoNode] = []
+    try:
+        seller = DemoNode(NodePlan("seller", "sells", ("--config", str(config))), folder / "seller", None)
+        nodes.append(seller)
+        seller.wait_until_ready()
+        home = folder / "buyer"
+        buyer = DemoNode(NodePlan("buyer", "buys", ("--proxy", "--proxy-port", "0")), home, seller.address)
+        nodes.append(buyer)
+        _, token = KeyStore(resolve_paths(home).keys_file).create("benchmark", "buyer")
+        buyer.wait_until_ready()
+        _wait_for_offer(buyer)
+        yield BenchNode(str(buyer.ready["endpoint"]), token)
+    finally:
+        stop_all(nodes)
+
+
+def _wait_for_offer(buyer: DemoNode) -> None:
+    deadline = time.monotonic() + OFFER_TIMEOUT_S
+    while not fetch_offers(buyer.paths):
+        if time.monotonic() > deadline:
+            raise buyer.failure(f"heard no offer within {OFFER_TIMEOUT_S:.0f} s")
+        time.sleep(0.1)
