@@ -23,7 +23,7 @@ python_fits() { # python_fits COMMAND LOWEST_MINOR HIGHEST_MINOR
 find_python() { # prints the Python to use; versions that every locked package has wheels for come first
     local candidate
     if [ -n "${PYTHON:-}" ]; then
-        python_fits "$PYTHON" 11 99 && echo "$PYTHON"
+        if python_fits "$PYTHON" 11 99; then echo "$PYTHON"; fi
         return
     fi
     for candidate in python3 python3.13 python3.12 python3.11 python; do

@@ -33,6 +33,7 @@ def locate(paths: Paths, as_json: bool) -> None:
 def find_places(paths: Paths) -> dict[str, str | None]:
     """Name -> path, URL or id; None where there is none yet."""
     endpoint, log = _configured(paths)
+    control = _control_url(paths)
     peer_id, node_key = _identity(paths)
     return {
         "home": str(paths.home),
@@ -42,8 +43,8 @@ def find_places(paths: Paths) -> dict[str, str | None]:
         "keys": str(paths.keys_file),
         "models": str(paths.models_folder),
         "log": log,
-        "endpoint": endpoint,
-        "control": _control_url(paths),
+        "endpoint": endpoint if control is None else f"{control}/v1",
+        "control": control,
         "peer_id": peer_id,
         "node_key": node_key,
     }

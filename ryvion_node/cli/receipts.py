@@ -149,7 +149,7 @@ def verify_command(file: Any, answer: Path | None, as_json: bool) -> None:
             raise ReceiptFileUnreadable(f"it is larger than {MAX_FILE_BYTES} bytes")
         verdicts = [verify_exported(exported, text) for exported in read_receipts(data)]
     except ReceiptFileUnreadable as exc:
-        click.echo(f"{file.name} holds no receipt that can be read: {exc}", err=True)
+        click.echo(f"There is no receipt to read: {exc}", err=True)
         sys.exit(EXIT_UNREADABLE)
     if as_json:
         print_json({"receipts": [_verdict_json(verdict) for verdict in verdicts]})
@@ -174,7 +174,8 @@ def _find(ledger: LedgerView, name: str, paths: Paths) -> list[ReceiptDetail]:
 def _cids(ledger: LedgerView, name: str) -> list[str]:
     if name.startswith("ryv1:"):
         return [name]
-    jobs = (*ledger.by_completion_id(name), ledger.job(name, "bought"), ledger.job(name, "sold"))
+    job_id = name.removeprefix("chatcmpl-")  # a completion is named after its job
+    jobs = (*ledger.by_completion_id(name), ledger.job(job_id, "bought"), ledger.job(job_id, "sold"))
     return list(dict.fromkeys(job.receipt_cid for job in jobs if job is not None and job.receipt_cid))
 
 

@@ -11,7 +11,7 @@ from ryvion_node.cli.options import home_option, json_option
 from ryvion_node.cli.output import credits_text, price_text, print_json, print_table, short_key
 from ryvion_node.paths import Paths
 
-COLUMNS = ("Node", "Where", "Runs on", "In", "Out", "First token", "Cost", "Score", "Outcome", "Why")
+COLUMNS = ("Node", "Where", "Runs on", "In", "Out", "First token", "Cost", "Score", "Outcome")
 EPILOG = """\b
 Examples:
   ryvion-node route ryvion-tiny
@@ -69,7 +69,12 @@ def print_decision(decision: dict[str, Any]) -> None:
         print_table(title, COLUMNS, rows, right=("In", "Out", "First token", "Cost", "Score"))
     else:
         click.echo(title)
-    click.echo(decision["explanation"])
+    for candidate in decision["candidates"]:
+        click.echo(
+            f"{short_key(candidate['node_key'])} {candidate['outcome'].replace('_', ' ')}: {candidate['reason']}"
+        )
+    if decision["winner"] is None:
+        click.echo(decision["explanation"])
 
 
 def _row(candidate: dict[str, Any]) -> tuple[str, ...]:
@@ -84,5 +89,4 @@ def _row(candidate: dict[str, Any]) -> tuple[str, ...]:
         "-" if cost is None else credits_text(cost),
         "-" if score is None else f"{score:.2f}",
         candidate["outcome"].replace("_", " "),
-        candidate["reason"],
     )

@@ -61,6 +61,9 @@ Flags go over the configuration file, which `ryvion-node locate` names; docs/con
 @click.option("--location", metavar="TEXT", help="Where exactly, in your own words; buyers see it.")
 @click.option("--price-in", metavar="CREDITS", help="Price per million prompt tokens, such as 0.05.")
 @click.option("--price-out", metavar="CREDITS", help="Price per million completion tokens, such as 0.20.")
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), help="CPU threads of each served model. Default: llama.cpp decides."
+)
 @click.option("--network", metavar="NAME", help="The market to join; all its nodes say the same.")
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Least severity written to stderr."
@@ -100,21 +103,21 @@ def overrides_from(serve: tuple[str, ...], flags: dict[str, Any]) -> dict[str, o
         "proxy.enabled": flags["proxy"],
         "proxy.port": flags["proxy_port"],
         "executor.enabled": True if serve else None,
-        "executor.models": [_served_model(text) for text in serve] or None,
+        "executor.models": [_served_model(text, flags["threads"]) for text in serve] or None,
         "executor.price_in": flags["price_in"],
         "executor.price_out": flags["price_out"],
         "log.level": flags["log_level"],
     }
 
 
-def _served_model(text: str) -> dict[str, object]:
+def _served_model(text: str, threads: int | None) -> dict[str, object]:
     """`NAME=FILE` or `FILE.gguf` is a file, anything else the name of a bundled model."""
+    settings: dict[str, object] = {} if threads is None else {"threads": threads}
     name, separator, file = text.partition("=")
-    if separator:
-        return {"name": name, "path": str(Path(file).expanduser().absolute())}
-    if text.endswith(".gguf"):
-        return {"name": Path(text).stem, "path": str(Path(text).expanduser().absolute())}
-    return {"name": text, "bundled": text}
+    if not separator and not text.endswith(".gguf"):
+        return {"name": text, "bundled": text, **settings}
+    path = Path(file or text).expanduser().absolute()
+    return {"name": name if separator else path.stem, "path": str(path), **settings}
 
 
 def ready_line(ready: NodeReady, *, as_json: bool) -> str:

@@ -125,6 +125,8 @@ class ReceiptVerified:
     file: str
     exit_code: int
     verdicts: tuple[dict[str, Any], ...]
+    error: str
+    """What the command said on stderr when it failed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,7 @@ LOG_TAIL_LINES = 15
 
 
 class DemoNodeFailed(OperatorError):
-    """The demo's node {name} {what}. The end of its log:
-    {log}"""
+    """The demo's node {name} {what}."""
 
     exit_code = EXIT_UNAVAILABLE
 
@@ -87,8 +86,8 @@ class DemoNode:
         return str(self.ready["node_key"])
 
     def failure(self, what: str) -> DemoNodeFailed:
-        """The error that says `what` happened, with the end of the node's log."""
-        return DemoNodeFailed(name=self.plan.name, what=what, log=self.log_tail())
+        """The error that says `what` happened."""
+        return DemoNodeFailed(name=self.plan.name, what=what)
 
     def log_tail(self) -> str:
         """The last lines the node wrote to stderr."""

@@ -19,13 +19,18 @@ def verify_offline(requester: Paths, job_id: str, answer: str, folder: Path) -> 
     answer_file.write_text(answer, "utf-8", newline="")
     exported = _run("receipts", "export", job_id, "--home", str(requester.home), "--output", str(receipt_file))
     if exported.returncode != 0:
-        return ReceiptVerified(str(receipt_file), exported.returncode, ())
+        return ReceiptVerified(str(receipt_file), exported.returncode, (), _last_line(exported.stderr))
     verified = _run("receipts", "verify", str(receipt_file), "--answer", str(answer_file), "--json")
     try:
         verdicts = tuple(json.loads(verified.stdout)["receipts"])
     except (ValueError, KeyError):
         verdicts = ()
-    return ReceiptVerified(str(receipt_file), verified.returncode, verdicts)
+    error = _last_line(verified.stderr) if verified.returncode != 0 else ""
+    return ReceiptVerified(str(receipt_file), verified.returncode, verdicts, error)
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -74,7 +74,7 @@ class Renderer:
         grid.add_column(width=9, style="dim")
         grid.add_column(overflow="fold")
         grid.add_row(Text(label), Text(text, style=style))
-        self._console.print(Padding(grid, (0, 0, 0, 2)))
+        self._console.print(Padding(grid, (0, 0, 0, 2), expand=False))
 
     def _node(self, event: happened.NodeStarting | happened.NodeReady | happened.NodeStopped) -> None:
         match event:
@@ -114,7 +114,7 @@ class Renderer:
         if candidate["first_token_ms"] is not None:
             text += f", first token in {candidate['first_token_ms']} ms"
         if candidate["expected_cost"] is not None:
-            text += f", at most {credits_text(candidate['expected_cost'])} credits"
+            text += f", {credits_text(candidate['expected_cost'])} credits expected"
         self._line("bid", f"{text}: {candidate['reason']}", _OUTCOME_STYLES.get(outcome, "dim"))
 
     def _text(self, text: str) -> None:
@@ -145,7 +145,7 @@ class Renderer:
                 mark, style = _MARKS.get(finding["outcome"], ("?", "yellow"))
                 self._line("verify", f"{mark} {finding['name'].replace('_', ' ')}: {finding['detail']}", style)
         if event.exit_code != 0:
-            self._line("verify", f"not valid (exit code {event.exit_code})", "bold red")
+            self._line("verify", f"not valid (exit code {event.exit_code}) {event.error}", "bold red")
 
     def _kept(self, event: happened.NetworkKept) -> None:
         self._title("The network is running; Ctrl-C stops it")

@@ -41,7 +41,8 @@ def seller(jurisdiction: str, location: str, model: str, price_in: str, price_ou
     place = ("--jurisdiction", jurisdiction, "--location", location)
     prices = ("--price-in", price_in, "--price-out", price_out)
     role = f"sells {model} from {jurisdiction} for {price_in}/{price_out} credits per million tokens"
-    return NodePlan(f"seller-{jurisdiction.lower()}", role, ("--serve", model, *place, *prices))
+    # One thread: the bundled models gain nothing from more, and two sellers here share the machine's cores.
+    return NodePlan(f"seller-{jurisdiction.lower()}", role, ("--serve", model, "--threads", "1", *place, *prices))
 
 
 @dataclass(slots=True)
@@ -171,7 +172,7 @@ class Scenario:
             return
         verified = verify_offline(self.requester.paths, answer.job_id, answer.text, self.folder)
         if verified.exit_code != 0:
-            self.problems.append(f"the exported receipt is not valid (exit code {verified.exit_code})")
+            self.problems.append(f"the exported receipt is not valid (exit code {verified.exit_code}) {verified.error}")
         yield verified
 
     # --- helpers ---
