@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ryvion_protocol.codec import encode_body, pack_value
-from ryvion_protocol.constants import MAX_CLOCK_SKEW_MS, MAX_OFFER_BYTES
+from ryvion_protocol.constants import MAX_CLOCK_SKEW_MS, MAX_OFFER_BYTES, MAX_PRICE
 from ryvion_protocol.messages import Offer
 from ryvion_protocol.packet import pack
 from specs.samples import EXECUTOR, NOW_MS, OFFER, WITHDRAW
@@ -62,6 +62,17 @@ def _packets() -> list[Vector]:
         bad("offer-model-twice", "R-03-2", "One name twice.", replace(OFFER, models=(model, model)), "offer_models"),
         bad("offer-too-large", "R-03-5", "32 long model names.", large, "frame_too_large", "framing-error"),
         Vector(
+            "offer-price",
+            ("R-00-9",),
+            "One micro-credit above the highest price.",
+            "packet",
+            _overpriced(),
+            ("executor",),
+            {"allowed": ["offer", "withdraw"]},
+            "schema-error",
+            "schema_invalid",
+        ),
+        Vector(
             "offer-resigned",
             ("R-03-6",),
             "A price changed under an old signature.",
@@ -98,6 +109,13 @@ def _times() -> list[Vector]:
 def _signed(offer: Offer) -> bytes:
     body = encode_body(offer)
     return pack_value((offer.TYPE, body, EXECUTOR.sign_typed(offer.TYPE, body)))
+
+
+def _overpriced() -> bytes:
+    """A signed offer with a price that the encoder would refuse."""
+    most = replace(OFFER, models=(replace(OFFER.models[0], price_in=MAX_PRICE),))
+    body = encode_body(most).replace(pack_value(MAX_PRICE), pack_value(MAX_PRICE + 1))
+    return pack_value((Offer.TYPE, body, EXECUTOR.sign_typed(Offer.TYPE, body)))
 
 
 if __name__ == "__main__":

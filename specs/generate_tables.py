@@ -102,6 +102,8 @@ def _number(value: int) -> str:
     for power in (16, 32, 53, 64):
         if value == 2**power - 1:
             return f"2^{power}-1"
+    if value == constants.MAX_PRICE:
+        return "10^12"
     return f"{value:,}"
 
 

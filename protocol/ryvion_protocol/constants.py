@@ -63,3 +63,5 @@ PRICE_UNIT_TOKENS: Final = 1_000_000
 """Prices are micro-credits per this many tokens."""
 MAX_COUNT_SLACK: Final = 1
 """Tokens by which a text may have more than its UTF-8 bytes: some tokenizers put a space in front."""
+MAX_PRICE: Final = 10**12
+"""One credit per token: far above any sane price, and the dearest possible job still costs less than 2^53."""

@@ -29,6 +29,7 @@ from ryvion_protocol.schema import (
     OptionalCode,
     OptionalHash,
     OptionalModelName,
+    Price,
     Signature,
     Size,
     Text,
@@ -59,8 +60,8 @@ class ModelOffer:
     quantisation: Label
     kind: Code
     context_tokens: U32
-    price_in: U53
-    price_out: U53
+    price_in: Price
+    price_out: Price
     slots_total: U32
     slots_free: U32
     millitokens_per_s: U53
@@ -139,8 +140,8 @@ class Quote:
     model: ModelName
     digest: Hash
     context_tokens: U32
-    price_in: U53
-    price_out: U53
+    price_in: Price
+    price_out: Price
     jurisdiction: Country
     queue_depth: U32
     first_token_ms: U32

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, NewType
 
-from ryvion_protocol.constants import MAX_METERING_UNITS
+from ryvion_protocol.constants import MAX_METERING_UNITS, MAX_PRICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ JobId = NewType("JobId", str)
 U32 = Annotated[int, Size(0, 2**32 - 1)]
 U53 = Annotated[int, Size(0, MAX_METERING_UNITS)]
 """Counts, money in micro-credits, and times in Unix milliseconds."""
+Price = Annotated[int, Size(0, MAX_PRICE)]
+"""Micro-credits per million tokens."""
 U64 = Annotated[int, Size(0, 2**64 - 1)]
 Key = Annotated[NodeKey, Size(32, 32)]
 Hash = Annotated[bytes, Size(32, 32)]

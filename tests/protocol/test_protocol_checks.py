@@ -17,6 +17,7 @@ from ryvion_protocol.checks import (
     check_finished_job,
     first_failure,
 )
+from ryvion_protocol.constants import MAX_METERING_UNITS, MAX_PRICE
 from ryvion_protocol.errors import (
     EncodingError,
     FramingError,
@@ -27,6 +28,7 @@ from ryvion_protocol.errors import (
     StateError,
 )
 from ryvion_protocol.messages import AuditEnvelope, Error, Finished, Quote, Receipt
+from ryvion_protocol.money import cost_microcredits
 from ryvion_protocol.packet import pack
 from ryvion_protocol.schema import as_label, as_note
 from specs.samples import EXECUTOR, NOW_MS, evidence_of, message_of, sample_job
@@ -90,6 +92,12 @@ def test_a_price_above_the_limit_fails_whatever_the_tokens() -> None:
     quote = replace(message_of(Quote, JOB.quote), price_out=4_000_000)
     found = verdicts(replace(EVIDENCE, quote=pack(quote, EXECUTOR)))["units_within_limit"]
     assert (found.outcome, found.detail) == ("failed", "47 micro-credits, ordered were at most 28.")
+
+
+def test_the_dearest_possible_job_has_a_cost_that_every_reader_keeps_exactly() -> None:
+    """R-04-18."""
+    most_tokens = 2**32 - 1
+    assert cost_microcredits(most_tokens, most_tokens, MAX_PRICE, MAX_PRICE) <= MAX_METERING_UNITS
 
 
 @given(

@@ -72,7 +72,7 @@ def over(classes: list[MessageClass]) -> bool:
     return Cancel in classes and classes.index(Cancel) < len(OPENING)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.sampled_from(ROLES), st.data())
 def test_the_machine_agrees_with_the_rules_in_words(role: Role, data: st.DataObject) -> None:
     """R-04-1: mostly legal steps, then any step at all, judged by both."""
