@@ -23,7 +23,7 @@ from ryvion_node.ledger.transactions import Operation
 T = TypeVar("T")
 
 MAX_GROUP: Final = 64
-"""Requests per transaction: keeps one commit in the low milliseconds."""
+"""Requests per transaction: about 10 ms of work, so nobody waits long for the others."""
 MAX_WAITING: Final = 1024
 """Requests in the queue; further callers wait to get in."""
 _CLOSED: Final = "the ledger is closed"
