@@ -35,7 +35,8 @@ class Seller:
         self._turns: dict[str, trio.CapacityLimiter] = {}
 
     def free_slots(self, model: str) -> int:
-        """Slots that a job could start on at once; what the Offer advertises."""
+        """Slots that a job could start on at once; what the Offer advertises, also before anybody asked for a quote."""
+        self._slots.set_models({served.name: served.slots for served in self._workshop.engine.models()})
         return self._slots.free(model)
 
     async def serve(self, stream: Stream) -> None:
