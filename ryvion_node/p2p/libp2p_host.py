@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections import Counter
+from collections.abc import Awaitable, Callable
 
 import libp2p.protocol_muxer.multiselect_communicator as multiselect_communicator
 import trio
@@ -25,6 +26,7 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
 from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.tcp import tcp
@@ -41,9 +43,12 @@ from ryvion_node.p2p.constants import (
     MAX_STREAMS_PER_PEER,
     NEGOTIATION_S,
 )
-from ryvion_node.p2p.libp2p_yamux import Upgrader, WatchedYamux
+from ryvion_node.p2p.libp2p_yamux import LeanYamuxStream, Upgrader, WatchedYamux
 
 log = logging.getLogger(__name__)
+
+DirectHandler = Callable[[LeanYamuxStream, bytes], Awaitable[None]]
+"""(stream, the agreement to send ahead of everything)"""
 
 
 class GuardedSwarm(Swarm):
@@ -72,6 +77,8 @@ class GuardedSwarm(Swarm):
         self._inbound_limiter = trio.CapacityLimiter(MAX_INBOUND_CONNECTIONS)
         self._inbound_streams: Counter[ID] = Counter()
         self._handle_stream: StreamHandlerFn = self.common_stream_handler
+        self.direct_handlers: dict[bytes, DirectHandler] = {}
+        """Handlers by the proposal that opens their streams (`proposal_of` the protocol)."""
 
     def live_connection(self, peer_id: ID) -> WatchedYamux | None:
         """The newest connection to a peer that still works."""
@@ -112,7 +119,7 @@ class GuardedSwarm(Swarm):
             if self._inbound_streams[peer_id] > MAX_STREAMS_PER_PEER:
                 log.warning("stream refused peer=%s reason=too_many", peer_id)
                 await _reset(stream)
-            else:
+            elif not await self._direct(stream):
                 await self._handle_stream(stream)
         except Exception as exc:  # noqa: BLE001 - nothing a peer provokes may end the node
             log.warning("stream handler failed peer=%s protocol=%s error=%r", peer_id, stream.get_protocol(), exc)
@@ -121,6 +128,25 @@ class GuardedSwarm(Swarm):
             self._inbound_streams[peer_id] -= 1
             if not self._inbound_streams[peer_id]:
                 del self._inbound_streams[peer_id]
+
+    async def _direct(self, stream: INetStream) -> bool:
+        """Serve a stream whose whole proposal, and data after it, came with its opening: no negotiation is needed."""
+        muxed = lean(stream)
+        for proposal, handle in self.direct_handlers.items():
+            held = muxed.conn.stream_buffers.get(muxed.stream_id, b"")
+            if len(held) > len(proposal) and held.startswith(proposal):
+                await muxed.read(len(proposal))
+                await handle(muxed, proposal)
+                return True
+        return False
+
+
+def lean(stream: INetStream) -> LeanYamuxStream:
+    """Our own kind of stream inside the library's."""
+    muxed = getattr(stream, "muxed_stream", None)
+    if not isinstance(muxed, LeanYamuxStream):
+        raise MuxedStreamError("not a stream of our multiplexer")
+    return muxed
 
 
 class _NoAutoConnector(AutoConnector):

@@ -13,7 +13,6 @@ import trio
 from libp2p.abc import INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.exceptions import BaseLibp2pError
-from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
@@ -30,10 +29,10 @@ from ryvion_node.p2p.interface import (
     StreamHandler,
     Validator,
 )
-from ryvion_node.p2p.libp2p_host import build_host
+from ryvion_node.p2p.libp2p_host import build_host, lean
 from ryvion_node.p2p.libp2p_logging import quiet_libp2p
 from ryvion_node.p2p.libp2p_pubsub import GuardedGossip, GuardedPubsub
-from ryvion_node.p2p.libp2p_stream import Libp2pStream
+from ryvion_node.p2p.libp2p_stream import Libp2pStream, proposal_of
 from ryvion_node.p2p.libp2p_yamux import LeanYamuxStream
 from ryvion_node.p2p.listening import CannotListen, check_free, dialable
 from ryvion_node.p2p.peer_id import BadAddress, TcpAddress, key_of_bytes, parse_address, peer_id_of
@@ -82,7 +81,8 @@ class Libp2pNetwork(Network):
         async with trio.open_nursery() as nursery:
             services: trio.CancelScope = await nursery.start(self._run_services)
             for bootstrap in self._bootstrap:
-                nursery.start_soon(self._dialer.keep, bootstrap)
+                if bootstrap.peer != self._key:
+                    nursery.start_soon(self._dialer.keep, bootstrap)
             task_status.started()
             try:
                 await trio.sleep_forever()
@@ -115,11 +115,11 @@ class Libp2pNetwork(Network):
                 muxed = await connection.open_stream()
         except (trio.TooSlowError, BaseLibp2pError) as exc:
             raise PeerUnreachable(f"no stream to {peer_id_of(peer)}: {exc}") from exc
-        return Libp2pStream(_lean(muxed), protocol)
+        return Libp2pStream(muxed, proposal=proposal_of(protocol))
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
-        async def handle(inbound: INetStream) -> None:
-            stream = Libp2pStream(_lean(inbound.muxed_stream))  # type: ignore[attr-defined]
+        async def handle(muxed: LeanYamuxStream, agreement: bytes) -> None:
+            stream = Libp2pStream(muxed, agreement=agreement)
             try:
                 await handler(stream)
             except Exception as exc:  # noqa: BLE001 - nothing a peer provokes may end the node
@@ -128,7 +128,11 @@ class Libp2pNetwork(Network):
             finally:
                 await stream.close()
 
-        self._host.set_stream_handler(TProtocol(protocol), handle)
+        async def handle_negotiated(inbound: INetStream) -> None:
+            await handle(lean(inbound), b"")
+
+        self._swarm.direct_handlers[proposal_of(protocol)] = handle
+        self._host.set_stream_handler(TProtocol(protocol), handle_negotiated)
 
     async def publish(self, topic: str, data: bytes) -> None:
         if len(data) > MAX_GOSSIP_BYTES:
@@ -151,12 +155,6 @@ class Libp2pNetwork(Network):
         ]
         peers = [key_of_bytes(peer_id.to_bytes()) for peer_id in self._swarm.connections]
         return NetworkSnapshot(self._key, peer_id_of(self._key), tuple(listening), tuple(peers))
-
-
-def _lean(muxed: object) -> LeanYamuxStream:
-    if not isinstance(muxed, LeanYamuxStream):
-        raise MuxedStreamError("not a stream of our multiplexer")
-    return muxed
 
 
 def _parse_listen(text: str) -> TcpAddress:

@@ -25,15 +25,15 @@ class Libp2pStream(Stream):
 
     For a stream that we opened, `protocol` is proposed with the first bytes we send instead of waiting two round
     trips before them; the peer's answer is read before its first bytes. A peer that does not speak it breaks the
-    stream there.
+    stream there. For one that was opened to us this way, `agreement` goes with our first bytes likewise.
     """
 
-    def __init__(self, muxed: LeanYamuxStream, protocol: str = "") -> None:
+    def __init__(self, muxed: LeanYamuxStream, *, proposal: bytes = b"", agreement: bytes = b"") -> None:
         self._muxed = muxed
         self._peer = key_of_bytes(muxed.conn.peer_id.to_bytes())
-        self._proposal = _line(_MULTISTREAM) + _line(protocol.encode()) if protocol else b""
+        self._preface = proposal or agreement
         """Still to be sent ahead of everything."""
-        self._answer = self._proposal
+        self._answer = proposal
         """Still to be received ahead of everything: the peer repeats what it agrees to."""
         self._is_closed = False
         self._is_torn = False
@@ -51,7 +51,7 @@ class Libp2pStream(Stream):
     async def receive(self) -> bytes:
         if self._is_closed:
             raise StreamBroken("the stream is closed")
-        if self._proposal:
+        if self._answer and self._preface:
             await self._write(b"")
         while True:
             data = await self._read()
@@ -66,6 +66,8 @@ class Libp2pStream(Stream):
         self._is_closed = True
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
             try:
+                if self._preface and not self._answer:
+                    await self._muxed.write(self._preface)
                 await self._muxed.close()
                 if not self._muxed.closed:
                     # After the orderly end this only frees both sides: what was sent can still be read.
@@ -76,8 +78,7 @@ class Libp2pStream(Stream):
 
     async def end_sending(self) -> None:
         """Half-close: the peer reads b"" after what was sent; we can still receive."""
-        if self._proposal:
-            await self._write(b"")
+        await self._write(b"")
         try:
             await self._muxed.close()
         except _TRANSPORT_ERRORS as exc:
@@ -94,9 +95,9 @@ class Libp2pStream(Stream):
         self._muxed.forget()
 
     async def _write(self, data: bytes) -> None:
-        proposal, self._proposal = self._proposal, b""
+        preface, self._preface = self._preface, b""
         try:
-            await self._muxed.write(proposal + data)
+            await self._muxed.write(preface + data)
         except BaseException as exc:
             self._is_torn = True
             if isinstance(exc, _TRANSPORT_ERRORS):
@@ -120,6 +121,11 @@ class Libp2pStream(Stream):
             raise StreamBroken("the peer does not speak the protocol")
         self._answer = self._answer[len(expected) :]
         return data[len(expected) :]
+
+
+def proposal_of(protocol: str) -> bytes:
+    """What opens a stream in multistream-select: its own name, then the protocol's, each a line with its length."""
+    return _line(_MULTISTREAM) + _line(protocol.encode())
 
 
 def _line(text: bytes) -> bytes:

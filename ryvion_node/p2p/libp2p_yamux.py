@@ -32,7 +32,6 @@ from libp2p.stream_muxer.yamux.yamux import (
     TYPE_DATA,
     TYPE_GO_AWAY,
     TYPE_PING,
-    TYPE_WINDOW_UPDATE,
     YAMUX_HEADER_FORMAT,
     Yamux,
     YamuxStream,
@@ -66,6 +65,8 @@ class LeanYamuxStream(YamuxStream):
         super().__init__(stream_id, conn, is_initiator)
         self._unreturned_bytes = 0
         """Read by us, and not yet returned to the peer as credit."""
+        self.is_unannounced = False
+        """We opened it and sent nothing yet: the first frame of data will announce it."""
 
     async def write(self, data: bytes) -> None:
         sent = 0
@@ -77,7 +78,8 @@ class LeanYamuxStream(YamuxStream):
                 continue
             chunk = data[sent : sent + min(self.send_window, _MAX_CHUNK_BYTES)]
             self.send_window -= len(chunk)
-            header = struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_DATA, 0, self.stream_id, len(chunk))
+            flags, self.is_unannounced = FLAG_SYN if self.is_unannounced else 0, False
+            header = struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_DATA, flags, self.stream_id, len(chunk))
             await self.conn._write_frame(header + chunk)  # noqa: SLF001 - a subclass's own
             sent += len(chunk)
 
@@ -103,16 +105,24 @@ class LeanYamuxStream(YamuxStream):
             if conn.stream_events.get(stream_id) is arrival:
                 conn.stream_events[stream_id] = trio.Event()
 
+    async def close(self) -> None:
+        if self.is_unannounced:
+            self.forget()
+        else:
+            await super().close()
+
     async def reset(self) -> None:
         try:
-            await super().reset()
+            if not self.is_unannounced:
+                await super().reset()
         finally:
             self.forget()
 
     def forget(self) -> None:
-        """Free the stream's place in the connection's tables, with what was not read."""
-        for table in (self.conn.streams, self.conn.stream_buffers, self.conn.stream_events):
-            table.pop(self.stream_id, None)
+        """End the stream here and free its place in the connection's tables, with what was not read."""
+        self.closed = self.send_closed = self.recv_closed = True
+        self.conn.stream_buffers.pop(self.stream_id, None)
+        self.conn._finalize_stream_locked(self, fully_closed=True)  # noqa: SLF001 - atomic, so it needs no lock
 
     async def _return_credit(self, count: int) -> None:
         if self.closed:
@@ -142,26 +152,19 @@ class WatchedYamux(Yamux):
         super().__init__(secured_conn, peer_id, is_initiator=is_initiator)
         self._heard_s = trio.current_time()
 
-    async def open_stream(self) -> YamuxStream:
-        """As the library's, but a cancelled opening leaves no place of the connection's 256 taken."""
+    async def open_stream(self) -> LeanYamuxStream:
+        """Take one of the connection's 256 places; the peer hears of the stream with its first data, a frame less."""
         await self.stream_backlog_semaphore.acquire()
+        if self.event_shutting_down.is_set():
+            self.stream_backlog_semaphore.release()
+            raise MuxedStreamError("the connection is gone")
         stream = LeanYamuxStream(self.next_stream_id, self, True)
-        stream._owns_backlog_slot = True  # noqa: SLF001 - a subclass's own
+        stream.is_unannounced = True
+        stream._owns_backlog_slot = True  # noqa: SLF001 - the library releases it with the stream
         self.next_stream_id += 2
         self.streams[stream.stream_id] = stream
         self.stream_buffers[stream.stream_id] = bytearray()
         self.stream_events[stream.stream_id] = trio.Event()
-        try:
-            if self.event_shutting_down.is_set():
-                raise MuxedStreamError("the connection is gone")
-            await self._write_frame(
-                struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_WINDOW_UPDATE, FLAG_SYN, stream.stream_id, 0)
-            )
-        except BaseException as exc:
-            self._finalize_stream_locked(stream, fully_closed=True)
-            if isinstance(exc, _WRITE_ERRORS):
-                raise MuxedStreamError("the connection broke") from exc
-            raise
         return stream
 
     async def _write_frame(self, data: bytes) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -192,6 +193,60 @@ async def test_garbage_on_a_stream_reaches_the_handler_as_bytes_and_unknown_prot
             await muxed.read()
         server.serve(PROTOCOL, echo)
         await assert_serves(client, key)
+
+
+async def test_hostile_multiplexing_by_an_authenticated_peer_costs_it_its_connection(world: Libp2pWorld) -> None:
+    """Frames of unknown type, endless announcements, an overrun window, streams without end."""
+
+    def frame(kind: int, flags: int, stream_id: int, length: int, body: bytes = b"") -> bytes:
+        return struct.pack("!BBHII", 0, kind, flags, stream_id, length) + body
+
+    from libp2p.exceptions import BaseLibp2pError
+
+    flood = b"".join(frame(1, 1, 2 * number + 1001, 0) for number in range(500))
+    hostile = [
+        [frame(9, 0xFFFF, 1, 7)],
+        [frame(0, 0, 1, 2**32 - 1, b"x" * 100)],
+        [frame(3, 0, 0, 77)],
+        [flood],
+        [frame(0, 1, 1001, 64_000, b"y" * 64_000), *[frame(0, 0, 1001, 64_000, b"y" * 64_000)] * 80],
+        [bytes(range(256)) * 20],
+    ]
+    async with pair(world) as (client, server, key), world.node() as attacker:
+        server.serve(PROTOCOL, echo)
+        server.serve("/test/deaf/1", deaf)
+        attacker.learn_addresses(key, server.snapshot().listening)
+        steady = await client.open_stream(key, PROTOCOL)
+        for frames in hostile:
+            connection = await attacker._dialer.connection(key)
+            with contextlib.suppress(BaseLibp2pError):
+                for data in frames:
+                    await connection._write_frame(data)
+            await steady.send(b"unharmed")
+            assert await read_exactly(steady, 8) == b"unharmed"
+            held = [end.muxed_conn.stream_buffers for end in server._swarm.get_connections()]
+            assert all(sum(map(len, buffers.values())) <= 4 * 1024 * 1024 for buffers in held)
+            await connection.hang_up()
+            await until(lambda: len(server.snapshot().peers) == 1)
+        await steady.close()
+
+
+async def deaf(stream: Stream) -> None:
+    await trio.sleep_forever()
+
+
+async def test_a_stream_negotiated_step_by_step_is_served_too(world: Libp2pWorld) -> None:
+    """As other libp2p implementations open streams: they wait for each answer."""
+    from libp2p.custom_types import TProtocol
+    from libp2p.peer.id import ID
+
+    async with pair(world) as (client, server, key):
+        server.serve(PROTOCOL, echo)
+        await client._dialer.connection(key)
+        stream = await client._host.new_stream(ID(peer_id_bytes(key)), [TProtocol("/other/1"), TProtocol(PROTOCOL)])
+        await stream.write(b"step by step")
+        assert await stream.read(100) == b"step by step"
+        await stream.close()
 
 
 async def test_malformed_gossip_ends_neither_the_node_nor_its_gossip(world: Libp2pWorld) -> None:
