@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ryvion_node.config_problems import describe_problems
 from ryvion_node.errors import EXIT_CONFIG, EXIT_NO_INPUT, OperatorError
 from ryvion_node.jurisdictions import parse_country
-from ryvion_protocol.constants import MAX_METERING_UNITS, NETWORK_ID
+from ryvion_protocol.constants import MAX_METERING_UNITS, MAX_PRICE, NETWORK_ID
 
 MICRO = 1_000_000
 """Micro-credits in a credit."""
@@ -81,8 +81,18 @@ def parse_credits(value: object) -> int:
     return int(micro)
 
 
+def parse_price(value: object) -> int:
+    """As `parse_credits`, for credits per million tokens: at most what an Offer may say."""
+    micro = parse_credits(value)
+    if micro > MAX_PRICE:
+        raise ValueError(f"a price is at most {MAX_PRICE // MICRO} credits per million tokens")
+    return micro
+
+
 Credits = Annotated[int, BeforeValidator(parse_credits)]
 """Decimal credits in the file, integer micro-credits in the program."""
+Price = Annotated[int, BeforeValidator(parse_price)]
+"""Decimal credits per million tokens in the file, micro-credits in the program."""
 Seconds = Annotated[float, BeforeValidator(_float), Field(gt=0, le=3600)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
@@ -191,8 +201,8 @@ class ExecutorSection(Section):
     """Selling: which models, at what price."""
 
     enabled: bool = Field(default=False, description="Serve models to other nodes.")
-    price_in: Credits = Field(default=0, description="Credits per million prompt tokens, at most 6 decimals.")
-    price_out: Credits = Field(default=0, description="Credits per million completion tokens, at most 6 decimals.")
+    price_in: Price = Field(default=0, description="Credits per million prompt tokens, at most 6 decimals.")
+    price_out: Price = Field(default=0, description="Credits per million completion tokens, at most 6 decimals.")
     max_queue: int = Field(
         default=16, ge=0, le=4096, description="Jobs that may wait for a slot; further ones are refused as busy."
     )

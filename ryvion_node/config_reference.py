@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ryvion_node.config import Credits, Section, all_sections
+from ryvion_node.config import Credits, Price, Section, all_sections
 
 _INTRODUCTION = """\
 # Configuration
@@ -81,9 +81,11 @@ _WORDS: dict[object, str] = {
     bytes: "hex",
 }
 
+_MONEY = {*get_args(Credits)[1:], *get_args(Price)[1:]}
+
 
 def _type(annotation: Any, metadata: list[Any]) -> str:
-    if metadata and set(get_args(Credits)[1:]) & set(metadata):
+    if _MONEY & set(metadata):
         return "credits"
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:

@@ -110,6 +110,7 @@ PROBLEMS = {
     '[node]\nbootstrap = ["/ip4/1.2.3.4/tcp/1"]\n': r"does not end in /p2p/",
     "[executor]\nprice_in = 0.0000001\n": r"line 2: executor\.price_in: an amount has at most 6 decimals",
     "[executor]\nprice_in = -1\n": r"between 0 and",
+    "[executor]\nprice_out = 1000000.000001\n": r"line 2: executor\.price_out: a price is at most 1000000 credits",
     "[executor]\nprice_in = nan\n": r"an amount",
     '[executor]\nprice_in = "much"\n': r"'much' is no amount",
     "[executor]\nenabled = true\n": r'set \[node\] jurisdiction = "DE"',
