@@ -34,7 +34,7 @@ class Script:
     answer: str
     reason: Literal["stop", "length"] = "stop"
     prompt_s: float = 0.0
-    """Time until PromptRead."""
+    """Time between PromptRead and the first word's own wait."""
     token_s: float = 0.0
     """Time before each word."""
     error: EngineError | None = None
@@ -170,8 +170,8 @@ class _Run:
     async def events(
         self, script: Script, max_tokens: int, prompt_tokens: int
     ) -> AsyncGenerator[GenerationEvent, None]:
-        await trio.sleep(script.prompt_s)
         yield PromptRead(prompt_tokens)
+        await trio.sleep(script.prompt_s)
         spoken = words(script.answer)
         for number, word in enumerate(spoken[:max_tokens]):
             await trio.sleep(script.token_s)

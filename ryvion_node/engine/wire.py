@@ -133,7 +133,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class JobRead:
-    """The prompt is in the context."""
+    """The job has a slot; its prompt, of this many tokens, is read now."""
 
     job: int
     prompt_tokens: int

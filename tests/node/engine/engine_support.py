@@ -1,0 +1,79 @@
+"""What the engine's tests share: the bundled models, and engines that live for one test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import trio
+
+import ryvion_node.models
+from ryvion_node.engine.interface import (
+    Ended,
+    Engine,
+    EngineError,
+    GenerationEvent,
+    GenerationRequest,
+    ModelSpec,
+    Piece,
+    PromptRead,
+    Turn,
+)
+from ryvion_node.engine.llama_engine import LlamaEngine
+from ryvion_node.engine.worker_process import Timing
+
+MODELS = Path(ryvion_node.models.__file__).parent
+TINY = MODELS / "ryvion-tiny.Q8_0.gguf"
+TERNARY = MODELS / "tinyllama.TQ2_0.gguf"
+SPEC = ModelSpec(name="tiny", path=TINY, context_tokens=512, slots=4, threads=1)
+REQUEST = GenerationRequest(
+    model="tiny",
+    turns=(Turn("user", "What is the capital of France?"),),
+    max_tokens=40,
+    temperature=0.0,
+    top_p=1.0,
+    seed=1,
+)
+# At this temperature the tiny model speaks nonsense and hardly ever ends by itself.
+ENDLESS = replace(REQUEST, max_tokens=480, temperature=5.0)
+
+
+@asynccontextmanager
+async def running(*specs: ModelSpec, timing: Timing | None = None) -> AsyncIterator[LlamaEngine]:
+    """An engine whose models are all ready or broken."""
+    engine = LlamaEngine(specs or (SPEC,), timing=timing)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        await engine.settled()
+        yield engine
+        nursery.cancel_scope.cancel()
+
+
+async def collect(engine: Engine, request: GenerationRequest) -> list[GenerationEvent]:
+    async with engine.generate(request) as events:
+        return [event async for event in events]
+
+
+async def failure(engine: Engine, request: GenerationRequest) -> EngineError:
+    """The error that the job must end with."""
+    try:
+        await collect(engine, request)
+    except EngineError as exc:
+        return exc
+    raise AssertionError("the job did not fail")
+
+
+def text_of(events: list[GenerationEvent]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Piece))
+
+
+def tokens_of(events: list[GenerationEvent]) -> tuple[int, ...]:
+    return tuple(token for event in events if isinstance(event, Piece) for token in event.tokens)
+
+
+def end_of(events: list[GenerationEvent]) -> Ended:
+    assert isinstance(events[0], PromptRead)
+    assert isinstance(events[-1], Ended)
+    return events[-1]
