@@ -206,9 +206,6 @@ class ExecutorSection(Section):
     max_queue: int = Field(
         default=16, ge=0, le=4096, description="Jobs that may wait for a slot; further ones are refused as busy."
     )
-    first_token_timeout_s: Seconds = Field(
-        default=60.0, description="Longest from a job's start to its first token; then it is given up as failed."
-    )
     models: Annotated[tuple[ModelSection, ...], BeforeValidator(_tuple)] = Field(
         default=(), max_length=32, description="The models, each an [[executor.models]] table."
     )

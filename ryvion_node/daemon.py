@@ -238,7 +238,15 @@ async def _start_buying(
         clock_ms=_now_ms,
         first_token_timeout_s=config.requester.first_token_timeout_s,
     )
-    buyer = Buyer(network, config.node.network, book, desk, config.requester.quote_peers, services)
+    buyer = Buyer(
+        network,
+        config.node.network,
+        book,
+        desk,
+        config.requester.quote_peers,
+        services,
+        max_price=config.requester.max_price,
+    )
     token = f"control_{secrets.token_urlsafe(32)}"
     keys = NodeKeys(KeyStore(paths.keys_file), token)
     settings = Settings(

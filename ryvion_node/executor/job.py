@@ -12,6 +12,7 @@ import trio
 from ryvion_node.engine.interface import Ended, Engine, EngineError, GenerationRequest, Piece, PromptRead, Turn
 from ryvion_node.executor.coalesce import DeltaBuffer, frame_interval_s
 from ryvion_node.executor.constants import ACCEPTANCE_TIMEOUT_S
+from ryvion_node.ledger.errors import LedgerError
 from ryvion_node.ledger.interface import Ledger
 from ryvion_node.ledger.records import SoldResult
 from ryvion_node.log import log_event
@@ -59,6 +60,10 @@ class Chains:
     def last(self, requester: NodeKey) -> bytes:
         """Hash of the chain's end; `load` has been called."""
         return self._last[requester]
+
+    def forget(self, requester: NodeKey) -> None:
+        """Read the chain's end from disk again: what was to extend it was not written."""
+        self._last.pop(requester, None)
 
     def extend(self, requester: NodeKey, envelope: Packet) -> None:
         """Make `envelope` the chain's end. No await may lie between `last`, this, and queueing it for the ledger."""
@@ -236,23 +241,27 @@ class SoldJob:
         receipt = pack(issue_receipt(fields, self._shop.identity))
         quote = self._terms.quote
         cost = cost_microcredits(prompt, completion, quote.price_in, quote.price_out)
+        await self._shop.chains.load(self._terms.offer.requester_key)
         previous = self._shop.chains.last(self._terms.offer.requester_key)
         envelope = self._envelope(fields.digest(), prompt, completion, previous)
         self._shop.chains.extend(self._terms.offer.requester_key, envelope)
-        await self._shop.ledger.finish_sold(
-            SoldResult(
-                job_id=self._terms.job_id,
-                prompt_units=prompt,
-                completion_units=completion,
-                cost_microcredits=cost,
-                finished=finished.raw,
-                receipt=receipt.raw,
-                receipt_cid=fields.cid(),
-                envelope=envelope.raw,
-                envelope_hash=envelope.hash,
-                previous_envelope=previous,
-            )
+        result = SoldResult(
+            job_id=self._terms.job_id,
+            prompt_units=prompt,
+            completion_units=completion,
+            cost_microcredits=cost,
+            finished=finished.raw,
+            receipt=receipt.raw,
+            receipt_cid=fields.cid(),
+            envelope=envelope.raw,
+            envelope_hash=envelope.hash,
+            previous_envelope=previous,
         )
+        try:
+            await self._shop.ledger.finish_sold(result)
+        except LedgerError:
+            self._shop.chains.forget(self._terms.offer.requester_key)
+            raise
         log_event(log, "job_sold", job=self._terms.job_id, status=self._status, units=units, cost_microcredits=cost)
         if self._reachable:
             await self._exchange(finished, receipt, envelope)

@@ -85,7 +85,6 @@ class Seller:
             await channel.send(quote)
             terms = await self._await_order(channel, quote)
             if terms is not None:
-                await self._workshop.chains.load(terms.offer.requester_key)
                 turn = self._turns.setdefault(model.name, trio.CapacityLimiter(model.slots))
                 await SoldJob(self._workshop, channel, terms, turn).run()
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import trio
 
@@ -35,9 +36,13 @@ class Buyer:
         desk: Desk,
         quote_peers: int,
         nursery: trio.Nursery,
+        *,
+        max_price: int | None = None,
     ) -> None:
+        """`max_price`: most micro-credits that any one job may cost; an order may only lower it."""
         self._floor = TradingFloor(network_id, book, desk, Bidding(network, network_id, nursery), quote_peers)
         self._nursery = nursery
+        self._max_price = max_price
         self._settling = 0
 
     def offers(self) -> tuple[Offer, ...]:
@@ -46,7 +51,7 @@ class Buyer:
 
     async def route(self, order: ChatOrder) -> Route:
         """Hold the quote round and explain the choice, without running a job."""
-        auction = Auction(self._floor, order)
+        auction = Auction(self._floor, self._limited(order))
         try:
             live = await auction.next_bid()
         except MarketError as exc:
@@ -57,7 +62,7 @@ class Buyer:
     @asynccontextmanager
     async def buy(self, order: ChatOrder) -> AsyncIterator[Purchase]:
         """Place a job: entering returns once an executor accepted it; leaving stops and settles what still runs."""
-        purchase = Purchase(self._floor, order, self._release)
+        purchase = Purchase(self._floor, self._limited(order), self._release)
         try:
             await purchase.place()
             yield purchase
@@ -65,6 +70,10 @@ class Buyer:
             attempt = purchase.leave()
             if attempt is not None:
                 self._nursery.start_soon(self._stop_and_settle, attempt)
+
+    def _limited(self, order: ChatOrder) -> ChatOrder:
+        limits = [limit for limit in (order.max_price, self._max_price) if limit is not None]
+        return replace(order, max_price=min(limits, default=None))
 
     def _release(self, attempt: Attempt) -> None:
         """Close a finished attempt's stream, off the caller's path."""

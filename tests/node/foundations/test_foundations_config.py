@@ -32,7 +32,6 @@ default_max_completion_tokens = 512
 enabled = true
 price_in = 0.1
 price_out = "1.000001"
-first_token_timeout_s = 2.5
 
 [[executor.models]]
 name = "tiny"
@@ -72,7 +71,6 @@ def test_every_section_is_read_in_the_units_it_names(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, FULL))
     assert (config.node.jurisdiction, config.node.location) == ("CA", "Montréal")
     assert (config.executor.price_in, config.executor.price_out) == (100_000, 1_000_001)
-    assert config.executor.first_token_timeout_s == 2.5
     assert config.requester.max_price == 2_000_000
     own = config.executor.models[1]
     assert own.path == tmp_path / "models" / "own.gguf"
