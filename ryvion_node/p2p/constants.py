@@ -32,8 +32,8 @@ MAX_INBOUND_CONNECTIONS: Final = 96
 """Including handshakes in progress; the rest stays free for connections that we want."""
 MAX_CONNECTIONS_PER_PEER: Final = 4
 """Two arise when both sides dial at once, and as many while an old one is dying."""
-MAX_CONNECTION_BUFFER_BYTES: Final = 4 * 1024 * 1024
-"""Received and unread, all streams of a connection; a peer that overruns its windows is cut off."""
+MAX_CONNECTION_BUFFER_BYTES: Final = 8 * 1024 * 1024
+"""Received and unread on a connection: 32 whole windows, at once; a peer that overruns its windows is cut off."""
 READ_AHEAD_BYTES: Final = 64 * 1024
 """What one system call takes from a connection; the largest Noise frame."""
 DIAL_STAGGER_S: Final = 0.25

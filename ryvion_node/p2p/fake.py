@@ -233,11 +233,12 @@ class FakeNetwork(Network):
     async def _handle(self, handler: StreamHandler, stream: FakeStream) -> None:
         try:
             await handler(stream)
+            await stream.close()
         except Exception as exc:  # noqa: BLE001 - nothing a peer provokes may end the node
             log.warning("stream handler failed error=%r", exc)
-            stream.cut()
         finally:
-            await stream.close()
+            # After a close this does nothing; else the peer must not take the end for an orderly one.
+            stream.cut()
 
     def _forward(self, gossip: _Gossip) -> None:
         due_s = trio.current_time() + self._internet.delay_s
@@ -377,7 +378,9 @@ class FakeStream(Stream):
         self.cut()
 
     def cut(self) -> None:
-        """Break both directions at once, as a crash or a cut line does."""
+        """Break both directions at once, unless closed, as a crash or a cut line does."""
+        if self._is_closed:
+            return
         self._incoming.cut()
         self._outgoing.cut()
         self.on_forgotten(self)

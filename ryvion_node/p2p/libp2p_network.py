@@ -122,11 +122,12 @@ class Libp2pNetwork(Network):
             stream = Libp2pStream(muxed, agreement=agreement)
             try:
                 await handler(stream)
+                await stream.close()
             except Exception as exc:  # noqa: BLE001 - nothing a peer provokes may end the node
                 log.warning("stream handler failed protocol=%s error=%r", protocol, exc)
-                await stream.reset()
             finally:
-                await stream.close()
+                # After a close this does nothing; else the peer must not take the end for an orderly one.
+                await stream.reset()
 
         async def handle_negotiated(inbound: INetStream) -> None:
             await handle(lean(inbound), b"")

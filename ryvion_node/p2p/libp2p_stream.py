@@ -85,7 +85,9 @@ class Libp2pStream(Stream):
             raise StreamBroken(f"closing failed: {exc}") from exc
 
     async def reset(self) -> None:
-        """Break the stream: the peer's next receive raises StreamBroken."""
+        """Break the stream, unless it is closed: the peer's next receive raises StreamBroken."""
+        if self._is_closed:
+            return
         self._is_closed = True
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
             try:

@@ -210,6 +210,27 @@ async def test_a_handler_that_raises_breaks_its_stream_and_nothing_else(world: W
         await stream.close()
 
 
+async def test_a_node_that_stops_breaks_its_streams_and_is_gone(world: World) -> None:
+    async def handler(stream: Stream) -> None:
+        await stream.send(b"hello")
+        await trio.sleep_forever()
+
+    async with world.node() as client:
+        async with world.node() as server:
+            key = server.snapshot().node_key
+            client.learn_addresses(key, server.snapshot().listening)
+            server.serve(PROTOCOL, handler)
+            stream = await client.open_stream(key, PROTOCOL)
+            await stream.send(b"?")
+            assert await read_exactly(stream, 5) == b"hello"
+        with trio.fail_after(2), pytest.raises(StreamBroken):
+            await stream.receive()
+        await stream.close()
+        await until(lambda: client.snapshot().peers == ())
+        with pytest.raises(PeerUnreachable):
+            await client.open_stream(key, PROTOCOL)
+
+
 async def test_a_protocol_that_nobody_serves(world: World) -> None:
     async with pair(world) as (client, _server, key):
         with pytest.raises((PeerUnreachable, StreamBroken)):

@@ -209,7 +209,7 @@ async def test_hostile_multiplexing_by_an_authenticated_peer_costs_it_its_connec
         [frame(0, 0, 1, 2**32 - 1, b"x" * 100)],
         [frame(3, 0, 0, 77)],
         [flood],
-        [frame(0, 1, 1001, 64_000, b"y" * 64_000), *[frame(0, 0, 1001, 64_000, b"y" * 64_000)] * 80],
+        [frame(0, 1, 1001, 64_000, b"y" * 64_000), *[frame(0, 0, 1001, 64_000, b"y" * 64_000)] * 160],
         [bytes(range(256)) * 20],
     ]
     async with pair(world) as (client, server, key), world.node() as attacker:
@@ -225,7 +225,7 @@ async def test_hostile_multiplexing_by_an_authenticated_peer_costs_it_its_connec
             await steady.send(b"unharmed")
             assert await read_exactly(steady, 8) == b"unharmed"
             held = [end.muxed_conn.stream_buffers for end in server._swarm.get_connections()]
-            assert all(sum(map(len, buffers.values())) <= 4 * 1024 * 1024 for buffers in held)
+            assert all(sum(map(len, buffers.values())) <= 8 * 1024 * 1024 for buffers in held)
             await connection.hang_up()
             await until(lambda: len(server.snapshot().peers) == 1)
         await steady.close()
