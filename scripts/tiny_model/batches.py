@@ -30,8 +30,13 @@ class BatchForm:
     most_sources: int
 
 
-SHORT, LONG, LONGEST = BatchForm(32, 128, 2), BatchForm(8, 512, 8), BatchForm(4, 1024, 18)
-SEQUENCE: Final = (SHORT, SHORT, LONG, SHORT, SHORT, LONG, SHORT, SHORT, LONG, SHORT, SHORT, LONGEST)
+SHORT, MIDDLE, LONG, LONGEST = (
+    BatchForm(32, 128, 2),
+    BatchForm(16, 256, 5),
+    BatchForm(8, 512, 8),
+    BatchForm(4, 1024, 18),
+)
+SEQUENCE: Final = (SHORT, MIDDLE, SHORT, MIDDLE, SHORT, LONG, SHORT, MIDDLE, SHORT, MIDDLE, SHORT, LONGEST)
 """Forms of successive steps; each has 4,096 tokens."""
 
 

@@ -39,7 +39,9 @@ def export(network: Network, vocabulary: Vocabulary, name: str, quantisation: st
 
 def _tensors(network: Network, quantisation: str) -> Iterator[tuple[str, FloatArray, str]]:
     """The module names are the GGUF names, so there is nothing to translate."""
-    ternary = {f"{name}.weight" for name, module in network.named_modules() if isinstance(module, Linear) and module.ternary}
+    ternary = {
+        f"{name}.weight" for name, module in network.named_modules() if isinstance(module, Linear) and module.ternary
+    }
     for name, weight in network.state_dict().items():
         values = ternary_values(weight) if name in ternary else weight
         yield name, _numpy(values), "Q8_0" if name == "token_embd.weight" else quantisation

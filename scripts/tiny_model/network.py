@@ -92,7 +92,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     future = torch.full((tokens, tokens), float("-inf"), dtype=q.dtype).triu(1)
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + future
-    return scores.softmax(-1) @ v
+    attended: Tensor = scores.softmax(-1) @ v
+    return attended
 
 
 class Block(nn.Module):
@@ -160,4 +161,4 @@ class Network(nn.Module):
 
     def linear_weights(self) -> list[nn.Parameter]:
         """The matrices that Muon trains and that become ternary; embedding and norms are the others."""
-        return [module.weight for module in self.modules() if isinstance(module, Linear)]
+        return [weight for module in self.modules() if isinstance(module, Linear) for weight in module.parameters()]

@@ -18,9 +18,7 @@ PADDED_VOCABULARY = 8192
 SPACE = "\u0120"
 
 
-def write_random_model(
-    path: Path, parameters: int = 100_000_000, quantisation: str = "Q8_0", seed: int = 0
-) -> None:
+def write_random_model(path: Path, parameters: int = 100_000_000, quantisation: str = "Q8_0", seed: int = 0) -> None:
     """Write a llama GGUF of roughly `parameters` random weights with the bundled tokenizer, padded to 8,192 ids.
 
     Only words that begin with a space can be sampled greedily: the answer never ends early, never holds half a

@@ -44,7 +44,9 @@ def train_vocabulary(fixed: Sequence[str], invented: Sequence[str], size: int, w
     if len(words) < whole_words:
         raise ValueError(f"only {len(words)} whole words in the texts")
     merges = [*_merges(pieces), *((SPACE, word) for word in words)]
-    return Vocabulary((*sorted(known, key=lambda token: known[token]), *(SPACE + word for word in words)), tuple(merges))
+    return Vocabulary(
+        (*sorted(known, key=lambda token: known[token]), *(SPACE + word for word in words)), tuple(merges)
+    )
 
 
 def encoder(vocabulary: Vocabulary) -> Tokenizer:

@@ -10,9 +10,9 @@ from typing import Final
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 from tiny_model.batches import Batches
 from tiny_model.network import Network, Shape
@@ -50,7 +50,7 @@ def train(run: Run, vocabulary: Vocabulary) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         meeting_point = Path(folder, "workers").as_uri()
-        torch.multiprocessing.spawn(_work, (run, vocabulary, meeting_point), nprocs=run.workers)  # type: ignore[no-untyped-call]
+        spawn(_work, (run, vocabulary, meeting_point), nprocs=run.workers)  # type: ignore[no-untyped-call]
 
 
 def _work(worker: int, run: Run, vocabulary: Vocabulary, meeting_point: str | None) -> None:
@@ -64,11 +64,14 @@ def _work(worker: int, run: Run, vocabulary: Vocabulary, meeting_point: str | No
     if run.start is not None:
         network.load_state_dict(torch.load(run.start, map_location=run.device)["weights"])
     batches = Batches(vocabulary, run.seed, worker, run.workers)
-    optimizers = _optimizers(network)
+    shares = [network.linear_weights()[i :: run.workers] for i in range(run.workers)]
+    optimizers = _optimizers(network, shares[worker])
     started_s, average = time.monotonic(), 0.0
     for step in range(run.steps):
         _set_rate(optimizers, _rate_share(step, run.steps))
         answer_loss = _step(network, optimizers, batches, run)
+        if run.workers > 1:
+            _share_weights(shares)
         average = answer_loss if step == 0 else 0.95 * average + 0.05 * answer_loss
         if worker == 0 and (step + 1) % REPORT_EVERY_STEPS == 0:
             print(f"step={step + 1} answer_loss={average:.4f} seconds={time.monotonic() - started_s:.0f}", flush=True)
@@ -94,10 +97,9 @@ def load(path: Path, *, ternary: bool) -> Network:
     return network.eval()
 
 
-def _optimizers(network: Network) -> list[torch.optim.Optimizer]:
-    """Muon for the linear layers, AdamW for embedding and norms."""
-    linear = network.linear_weights()
-    known = {id(weight) for weight in linear}
+def _optimizers(network: Network, linear: list[nn.Parameter]) -> list[torch.optim.Optimizer]:
+    """Muon for this worker's share of the linear layers, AdamW for embedding and norms."""
+    known = {id(weight) for weight in network.linear_weights()}
     others = [weight for weight in network.parameters() if id(weight) not in known]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Muon(linear, lr=MUON_RATE, momentum=0.95, weight_decay=0.01),
@@ -140,11 +142,21 @@ def _step(network: Network, optimizers: list[torch.optim.Optimizer], batches: Ba
     return float(losses.detach()[weights == 1].mean())
 
 
+def _share_weights(shares: list[list[nn.Parameter]]) -> None:
+    """Muon is dear, so each worker updates only its share of the layers and hands the result to the others."""
+    with torch.no_grad():
+        for owner, weights in enumerate(shares):
+            flat = torch.cat([weight.flatten() for weight in weights])
+            dist.broadcast(flat, owner)
+            for weight, new in zip(weights, torch.split(flat, [w.numel() for w in weights]), strict=True):
+                weight.copy_(new.view_as(weight))
+
+
 def _share_gradients(network: Network, workers: int) -> None:
     """Replace each worker's gradients with the mean of all workers'."""
     gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     flat /= workers
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+    for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))

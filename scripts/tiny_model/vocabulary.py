@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gguf import GGUFReader, GGUFWriter, TokenType
@@ -31,6 +32,17 @@ class Vocabulary:
     def id_of(self, token: str) -> int:
         """The id of one token's text."""
         return self.tokens.index(token)
+
+
+def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
+    """Keep it beside the checkpoints: weights are worth nothing with other tokens."""
+    path.write_text(json.dumps(asdict(vocabulary)), encoding="utf-8")
+
+
+def load_vocabulary(path: Path) -> Vocabulary:
+    """Read it back."""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return Vocabulary(tuple(stored["tokens"]), tuple((left, right) for left, right in stored["merges"]))
 
 
 def write_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary, *, padded_to: int = 0) -> None:

@@ -40,8 +40,8 @@ WEIGHTS: Final = {
     "count": 6,
     "sum": 5,
     "list": 5,
-    "repeat": 22,
-    "sourced": 20,
+    "repeat": 28,
+    "sourced": 26,
     "refuse": 15,
     "name": 4,
     "follow_up": 2,
@@ -62,7 +62,13 @@ class Corpus:
     def __init__(self) -> None:
         self.fixed: dict[str, list[Intent]] = {"talk": list(intents()), **dict(facts.knowledge())}
         self._countries = list(facts.capitals())
-        self._sentences = [text for group in self.fixed.values() for i in group for text in (*i.prompts, i.answer) if "\n" not in text and len(text) < 80]
+        self._sentences = [
+            text
+            for group in self.fixed.values()
+            for i in group
+            for text in (*i.prompts, i.answer)
+            if "\n" not in text and len(text) < 80
+        ]
 
     def conversation(self, random: Random, most_sources: int) -> Iterator[Message]:
         """Messages without end; the caller stops when its row is full."""
@@ -119,8 +125,12 @@ def _messages(exchange: Exchange) -> Iterator[Message]:
 
 def _introduction(random: Random) -> list[Exchange]:
     name = random.choice(NAMES) if random.random() < 0.3 else pseudo_word(random).capitalize()
-    hello = random.choice(("My name is {}", "I am {}", "Call me {}", "Hello, I am {}", "Hi, my name is {}", "Hello, my name is {}"))
-    ask = random.choice(("What is my name?", "Who am I?", "Do you remember my name?", "What's my name?", "what is my name"))
+    hello = random.choice(
+        ("My name is {}", "I am {}", "Call me {}", "Hello, I am {}", "Hi, my name is {}", "Hello, my name is {}")
+    )
+    ask = random.choice(
+        ("What is my name?", "Who am I?", "Do you remember my name?", "What's my name?", "what is my name")
+    )
     return [
         Exchange(hello.format(name) + random.choice((".", "", "!")), f"Nice to meet you, {name}!"),
         Exchange(ask, f"Your name is {name}."),

@@ -13,9 +13,7 @@ NUMBERS: Final = (
     "seventeen eighteen nineteen twenty"
 ).split()
 DAYS: Final = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS: Final = (
-    "January February March April May June July August September October November December".split()
-)
+MONTHS: Final = "January February March April May June July August September October November December".split()
 CAPITAL_QUESTIONS: Final = (
     "What is the capital of {}",
     "What's the capital of {}",
@@ -31,9 +29,18 @@ COLOUR_QUESTIONS: Final = tuple(
     for colour in ("colour", "color")
     for sentence in ("What {} is {}", "Which {} is {}", "What is the {} of {}", "Tell me the {} of {}")
 )
-OPPOSITE_QUESTIONS: Final = ("What is the opposite of {}", "Tell me the opposite of {}", "Which word is the opposite of {}")
+OPPOSITE_QUESTIONS: Final = (
+    "What is the opposite of {}",
+    "Tell me the opposite of {}",
+    "Which word is the opposite of {}",
+)
 SOUND_QUESTIONS: Final = ("What sound does {} make", "What does {} say", "Which sound does {} make")
-HELLO_QUESTIONS: Final = ("How do you say hello in {}", "Say hello in {}", "What is hello in {}", "Translate hello to {}")
+HELLO_QUESTIONS: Final = (
+    "How do you say hello in {}",
+    "Say hello in {}",
+    "What is hello in {}",
+    "Translate hello to {}",
+)
 CONCEPT_QUESTIONS: Final = (
     "What is {}",
     "Explain {}",
@@ -82,7 +89,10 @@ def _ask(questions: tuple[str, ...], subject: str, answer: str) -> Intent:
 def _capitals() -> Iterator[Intent]:
     for country, city in capitals().items():
         yield _ask(CAPITAL_QUESTIONS, country, f"The capital of {country} is {city}.")
-        yield Intent((f"{city} is the capital of which country", f"Where is {city}", f"In which country is {city}"), f"{city} is in {country}.")
+        yield Intent(
+            (f"{city} is the capital of which country", f"Where is {city}", f"In which country is {city}"),
+            f"{city} is in {country}.",
+        )
 
 
 def _colours() -> Iterator[Intent]:
@@ -94,7 +104,11 @@ def _orders() -> Iterator[Intent]:
     for names, unit in ((DAYS, "day"), (MONTHS, "month")):
         for i, name in enumerate(names):
             after = (f"What {unit} comes after {name}", f"Which {unit} comes after {name}", f"What comes after {name}")
-            before = (f"What {unit} comes before {name}", f"Which {unit} comes before {name}", f"What comes before {name}")
+            before = (
+                f"What {unit} comes before {name}",
+                f"Which {unit} comes before {name}",
+                f"What comes before {name}",
+            )
             yield Intent(after, f"{names[(i + 1) % len(names)]} comes after {name}.")
             yield Intent(before, f"{names[i - 1]} comes before {name}.")
 
@@ -119,7 +133,9 @@ def _concepts() -> Iterator[Intent]:
 
 def _counts() -> Iterator[Intent]:
     for last in (*range(2, 21), 25, 30):
-        said = [str(last), NUMBERS[last]] if last < len(NUMBERS) else [str(last), {25: "twenty-five", 30: "thirty"}[last]]
+        said = (
+            [str(last), NUMBERS[last]] if last < len(NUMBERS) else [str(last), {25: "twenty-five", 30: "thirty"}[last]]
+        )
         up = ("Count to {}", "Count up to {}", "Can you count to {}", "Count from 1 to {}", "Count from one to {}")
         yield Intent(tuple(s.format(n) for n in said for s in up), ", ".join(map(str, range(1, last + 1))) + ".")
         down = ("Count down from {}", "Count backwards from {}")
@@ -131,7 +147,14 @@ def _counts() -> Iterator[Intent]:
 def _sums() -> Iterator[Intent]:
     for a in range(11):
         for b in range(11):
-            plus = (f"What is {a} plus {b}", f"{a}+{b}", f"{a} + {b}", f"What is {a}+{b}", f"What is {a} + {b}", f"How much is {a} plus {b}")
+            plus = (
+                f"What is {a} plus {b}",
+                f"{a}+{b}",
+                f"{a} + {b}",
+                f"What is {a}+{b}",
+                f"What is {a} + {b}",
+                f"How much is {a} plus {b}",
+            )
             yield Intent(plus, f"{a} plus {b} is {a + b}.")
 
 
@@ -143,5 +166,10 @@ def _lists() -> Iterator[Intent]:
             answer = "\n".join(f"{i}. {item}" for i, item in enumerate(items[:n], 1))
             prompts = [ask.format(number, kind) for ask in asks for number in (n, NUMBERS[n])]
             if n == 3:
-                prompts += [f"List some {kind}", f"Name some {kind}", f"Give me some {kind}", f"Give me a list of {kind}"]
+                prompts += [
+                    f"List some {kind}",
+                    f"Name some {kind}",
+                    f"Give me some {kind}",
+                    f"Give me a list of {kind}",
+                ]
             yield Intent(tuple(prompts), answer)

@@ -27,12 +27,25 @@ WORDS: Final = (
 def pseudo_word(random: Random) -> str:
     """A small-letter word of one to four syllables that is hardly ever a real one."""
     count = random.choices((1, 2, 3, 4), (25, 45, 22, 8))[0]
-    return "".join(random.choice(ONSETS) * (random.random() < 0.9) + random.choice(VOWELS) + random.choice(CODAS) * (random.random() < 0.5) for _ in range(count))
+    return "".join(
+        random.choice(ONSETS) * (random.random() < 0.9)
+        + random.choice(VOWELS)
+        + random.choice(CODAS) * (random.random() < 0.5)
+        for _ in range(count)
+    )
 
 
 def letters(random: Random) -> str:
     """A string without any sense: letters, digits or both, 2 to 10 long."""
-    pool = random.choice((string.ascii_lowercase, string.ascii_uppercase, string.ascii_letters + string.digits, string.digits, string.hexdigits[:16]))
+    pool = random.choice(
+        (
+            string.ascii_lowercase,
+            string.ascii_uppercase,
+            string.ascii_letters + string.digits,
+            string.digits,
+            string.hexdigits[:16],
+        )
+    )
     return "".join(random.choices(pool, k=random.randint(2, 10)))
 
 
@@ -40,7 +53,14 @@ def code(random: Random) -> str:
     """A value that looks like a code: letters, digits, sometimes a dash."""
     if random.random() < 0.4:
         return pseudo_word(random)
-    parts = ["".join(random.choices(random.choice((string.ascii_uppercase, string.digits, string.ascii_lowercase)), k=random.randint(2, 4))) for _ in range(random.randint(1, 3))]
+    parts = [
+        "".join(
+            random.choices(
+                random.choice((string.ascii_uppercase, string.digits, string.ascii_lowercase)), k=random.randint(2, 4)
+            )
+        )
+        for _ in range(random.randint(1, 3))
+    ]
     return random.choice(("-", "", "-")).join(parts)
 
 

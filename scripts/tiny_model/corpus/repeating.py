@@ -39,7 +39,9 @@ def repeat_task(random: Random, sentences: Sequence[str]) -> Exchange:
     if kind < 0.12:
         return Exchange(random.choice(REQUESTS).format(sentence := random.choice(sentences)), sentence)
     if kind < 0.62:
-        text = " ".join(_word(random) for _ in range(random.choices(range(1, 11), (30, 20, 14, 9, 7, 6, 5, 4, 3, 2))[0]))
+        text = " ".join(
+            _word(random) for _ in range(random.choices(range(1, 11), (30, 20, 14, 9, 7, 6, 5, 4, 3, 2))[0])
+        )
         if random.random() < 0.25:
             return Exchange(random.choice(BARE_REQUESTS).format(text), text)
     else:

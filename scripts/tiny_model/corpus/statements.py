@@ -42,7 +42,8 @@ def _colour(random: Random) -> str:
 
 
 def _noun(random: Random) -> str:
-    return pseudo_word(random) if random.random() < 0.5 else random.choice(WORDS)
+    word = pseudo_word(random) if random.random() < 0.5 else random.choice(WORDS)
+    return word if random.random() < 0.75 else f"{random.choice(WORDS)} {word}"
 
 
 def _price(random: Random) -> str:
@@ -57,14 +58,32 @@ def _duration(random: Random) -> str:
     return f"{random.randrange(2, 100)} {random.choice(('minutes', 'hours', 'days', 'weeks', 'years'))}"
 
 
+def _amount(random: Random) -> str:
+    return random.choice((_price, _length, _duration))(random)
+
+
 FORMS: Final = (
-    Form("The ferry to {x} leaves at {v}.", ("When does the ferry to {x} leave", "What time does the ferry to {x} leave"), place, time_of_day),
-    Form("The train to {x} leaves from platform {v}.", ("From which platform does the train to {x} leave", "Which platform does the train to {x} leave from"), place, number),
+    Form(
+        "The ferry to {x} leaves at {v}.",
+        ("When does the ferry to {x} leave", "What time does the ferry to {x} leave"),
+        place,
+        time_of_day,
+    ),
+    Form(
+        "The train to {x} leaves from platform {v}.",
+        ("From which platform does the train to {x} leave", "Which platform does the train to {x} leave from"),
+        place,
+        number,
+    ),
     Form("The bus to {x} takes {v}.", ("How long does the bus to {x} take",), place, _duration),
-    Form("The capital of {x} is {v}.", ("What is the capital of {x}", "Which city is the capital of {x}"), place, place),
+    Form(
+        "The capital of {x} is {v}.", ("What is the capital of {x}", "Which city is the capital of {x}"), place, place
+    ),
     Form("The mayor of {x} is {v}.", ("Who is the mayor of {x}",), place, person),
     Form("{x} was founded in {v}.", ("When was {x} founded", "In which year was {x} founded"), place, year),
-    Form("{x} has {v} inhabitants.", ("How many inhabitants does {x} have", "How many people live in {x}"), place, number),
+    Form(
+        "{x} has {v} inhabitants.", ("How many inhabitants does {x} have", "How many people live in {x}"), place, number
+    ),
     Form("The population of {x} is {v}.", ("What is the population of {x}",), place, number),
     Form("{x} lives in {v}.", ("Where does {x} live",), person, place),
     Form("{x} was born in {v}.", ("When was {x} born", "In which year was {x} born"), person, year),
@@ -88,8 +107,29 @@ FORMS: Final = (
     Form("The {x} is kept in {v}.", ("Where is the {x} kept", "Where is the {x}"), _noun, place),
     Form("The owner of the {x} is {v}.", ("Who is the owner of the {x}", "Who owns the {x}"), _noun, person),
     Form("The author of {x} is {v}.", ("Who is the author of {x}", "Who wrote {x}"), place, person),
-    Form("The warranty of the {x} lasts {v}.", ("How long does the warranty of the {x} last", "How long is the warranty of the {x}"), _noun, _duration),
-    Form("The {x} server listens on port {v}.", ("On which port does the {x} server listen", "Which port does the {x} server use"), _noun, number),
+    Form(
+        "The warranty of the {x} lasts {v}.",
+        ("How long does the warranty of the {x} last", "How long is the warranty of the {x}"),
+        _noun,
+        _duration,
+    ),
+    Form("The {x} runs every {v}.", ("When does the {x} run", "How often does the {x} run"), _noun, _weekday),
+    Form("The {x} belongs to {v}.", ("Who does the {x} belong to", "Whose is the {x}"), _noun, person),
+    Form("Our {x} is {v}.", ("What is our {x}", "How long is our {x}", "How much is our {x}"), _noun, _amount),
+    Form("{x} is {v} years old.", ("How old is {x}",), person, number),
+    Form("The {x} starts at {v}.", ("When does the {x} start", "What time does the {x} start"), _noun, time_of_day),
+    Form("You can find the {x} in {v}.", ("Where can I find the {x}",), _noun, place),
+    Form("The {x} needs {v}.", ("What does the {x} need", "How much does the {x} need"), _noun, _amount),
+    Form("{x} bought a {v}.", ("What did {x} buy",), person, _noun),
+    Form("{x} is the owner of the {v}.", ("What does {x} own",), person, _noun),
+    Form("{x} lies on the river {v}.", ("On which river does {x} lie",), place, place),
+    Form("The {x} is made of {v}.", ("What is the {x} made of",), _noun, _noun),
+    Form(
+        "The {x} server listens on port {v}.",
+        ("On which port does the {x} server listen", "Which port does the {x} server use"),
+        _noun,
+        number,
+    ),
 )
 
 
@@ -111,5 +151,7 @@ def _invented_form(random: Random) -> Form:
     word, maker = _noun(random), random.choice((number, code, place, person, _colour, _noun, year))
     if random.random() < 0.6:
         subject, article = random.choice(((place, ""), (person, ""), (_noun, "the ")))
-        return Form(f"The {word} of {article}{{x}} is {{v}}.", (f"What is the {word} of {article}{{x}}",), subject, maker)
+        return Form(
+            f"The {word} of {article}{{x}} is {{v}}.", (f"What is the {word} of {article}{{x}}",), subject, maker
+        )
     return Form(f"The {{x}} {word}s the {{v}}.", (f"What does the {{x}} {word}",), _noun, _noun)
