@@ -54,7 +54,7 @@ from ryvion_node.p2p.peer_id import BadAddress, key_of_bytes
 log = logging.getLogger(__name__)
 
 _WINDOW_POLL_S = 0.005
-_WRITE_ERRORS = (IOException, RawConnError, trio.BrokenResourceError, trio.ClosedResourceError)
+_WRITE_ERRORS = (IOException, RawConnError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 _MAX_CHUNK_BYTES = MAX_MESSAGE_SIZE - HEADER_SIZE
 
 
@@ -171,7 +171,11 @@ class WatchedYamux(Yamux):
         """Write a frame whole, in turn; cancellation can only come before its first byte."""
         async with self._write_lock:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + SEND_STALL_S) as writing:
-                await self.secured_conn.write(data)
+                try:
+                    await self.secured_conn.write(data)
+                except _WRITE_ERRORS as exc:
+                    # Of all errors this one makes the reading task end the connection at once.
+                    raise RawConnError("connection closed") from exc
         if writing.cancelled_caught:
             await self._drop("a frame could not be written")
             raise RawConnError("the peer takes nothing")
