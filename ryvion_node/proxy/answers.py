@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from typing import Final
 
 from ryvion_node.market.interface import Outcome, Placement
-from ryvion_node.proxy.market_view import plain
 from ryvion_protocol.messages import Hardware, ModelOffer, Offer
 from ryvion_protocol.receipt import receipt_to_json
 from ryvion_protocol.schema import JobId
 
 COMPLETION_PREFIX: Final = "chatcmpl-"
+MAX_CANDIDATES_SHOWN: Final = 16
+"""Of a decision, in an answer: the winner and the bids come first, and a large market must not swell every answer."""
 _COMPLETION_ID: Final = re.compile(COMPLETION_PREFIX + "([0-9a-f-]{1,64})")
 
 
@@ -33,7 +35,7 @@ def fingerprint_of(placement: Placement) -> str:
 
 
 def placement_json(placement: Placement) -> dict[str, object]:
-    """Who runs a job and why: the `ryvion` object of the first chunk. Prices in micro-credits per million tokens."""
+    """Who runs a job and why. Prices in micro-credits per million tokens."""
     won = next((c for c in placement.route.candidates if c.node_key == placement.node_key), None)
     return {
         "job_id": placement.job_id,
@@ -47,8 +49,24 @@ def placement_json(placement: Placement) -> dict[str, object]:
         "price_in": placement.price_in,
         "price_out": placement.price_out,
         "why": won.reason if won is not None else placement.route.explanation,
-        "route": plain(placement.route),
     }
+
+
+def taken_json(placement: Placement) -> dict[str, object]:
+    """The placement with the decision behind it: the `ryvion` object of a stream's first chunk."""
+    route = placement.route
+    ranked = sorted(route.candidates, key=lambda candidate: candidate.outcome not in ("won", "bid"))
+    shown = dataclasses.replace(route, candidates=tuple(ranked[:MAX_CANDIDATES_SHOWN]))
+    return placement_json(placement) | {"route": plain(shown)}
+
+
+def plain(value: object) -> object:
+    """Dataclasses as JSON objects, bytes as lowercase hex, tuples as lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, bytes):
+        return value.hex()
+    return [plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def hardware_json(hardware: Hardware) -> dict[str, object]:
@@ -62,7 +80,7 @@ def hardware_json(hardware: Hardware) -> dict[str, object]:
 
 
 def outcome_json(placement: Placement, outcome: Outcome) -> dict[str, object]:
-    """The placement and the evidence: the `ryvion` object of the finish chunk and of whole answers."""
+    """The placement and the evidence: the `ryvion` object of the finish chunk; of whole answers with the decision."""
     return placement_json(placement) | {
         "receipt": receipt_to_json(outcome.receipt),
         "cid": outcome.cid,
@@ -96,7 +114,7 @@ def completion_json(placement: Placement, created_s: int, text: str, outcome: Ou
         "system_fingerprint": fingerprint_of(placement),
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": outcome.finish_reason}],
         "usage": usage_json(outcome),
-        "ryvion": outcome_json(placement, outcome),
+        "ryvion": taken_json(placement) | outcome_json(placement, outcome),
     }
 
 

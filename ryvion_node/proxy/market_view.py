@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from ryvion_node.market.interface import ChatOrder, Market
 from ryvion_node.proxy.access import Keys, admit
+from ryvion_node.proxy.answers import plain
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.exchange import Exchange
 from ryvion_node.proxy.orders import check_model_name, jurisdictions_of
@@ -75,12 +74,3 @@ def _parse(body: bytes) -> RouteRequest:
         problem = exc.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"])
         raise ApiError("invalid_value", f"{where or 'body'}: {problem['msg']}", param=where or None) from None
-
-
-def plain(value: object) -> object:
-    """Dataclasses as JSON objects, bytes as lowercase hex, tuples as lists."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, bytes):
-        return value.hex()
-    return [plain(item) for item in value] if isinstance(value, tuple) else value

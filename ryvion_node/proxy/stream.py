@@ -7,7 +7,7 @@ import time
 import trio
 
 from ryvion_node.market.interface import BoughtJob, Outcome, Placement
-from ryvion_node.proxy.answers import completion_id_of, fingerprint_of, outcome_json, placement_json, usage_json
+from ryvion_node.proxy.answers import completion_id_of, fingerprint_of, outcome_json, taken_json, usage_json
 from ryvion_node.proxy.chunks import DONE, KEEP_ALIVE, ChunkEncoder, error_event
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.exchange import Exchange
@@ -38,7 +38,7 @@ class ChatStream:
         """Send the role chunk: who answers."""
         if self._chunks is None:
             self._placement = placement
-            await self._send(self._begin().role(placement_json(placement)))
+            await self._send(self._begin().role(taken_json(placement)))
 
     async def text(self, text: str) -> None:
         """Send a piece of the answer."""

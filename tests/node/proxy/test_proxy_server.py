@@ -11,6 +11,8 @@ from proxy_harness import FakeKeys, FakeReceipts, serving
 
 from ryvion_node.errors import OperatorError
 from ryvion_node.market.fake import FakeMarket, says
+from ryvion_node.market.interface import ChatOrder
+from ryvion_node.proxy.answers import taken_json
 from ryvion_node.proxy.receipts import StoredReceipt
 from ryvion_node.proxy.server import EndpointAddressUnusable, EndpointPortTaken, ProxyServer
 from ryvion_node.proxy.settings import Settings
@@ -106,6 +108,18 @@ async def test_a_receipt_query_must_name_a_completion(query: str, code: str) -> 
     async with serving({"echo": says("x")}) as endpoint:
         reply = await endpoint.ask("GET", f"/api/v1/receipts{query}", **KEY)
     assert (reply.status, reply.error["code"], reply.error["param"]) == (400, code, "completion_id")
+
+
+async def test_a_large_market_does_not_swell_every_answer() -> None:
+    order = ChatOrder("echo", (), None)
+    async with FakeMarket({"echo": says("x")}).buy(order) as job:
+        won = job.placement.route.candidates[0]
+        others = tuple(replace(won, peer_id=f"peer-{n}", outcome="filtered") for n in range(100))
+        route = replace(job.placement.route, candidates=(*others, won))
+        shown = taken_json(replace(job.placement, route=route))["route"]
+    assert isinstance(shown, dict)
+    assert len(shown["candidates"]) == 16
+    assert shown["candidates"][0]["outcome"] == "won"
 
 
 async def test_offers_and_routes_are_shown() -> None:

@@ -54,7 +54,11 @@ async def test_the_ryvion_objects_tell_who_answered_and_prove_it() -> None:
     assert who["location"] == "Testville"
     assert who["price_out"] == 2000
     assert who["why"] == "the only bid"
+    route = who.pop("route")
+    assert route["candidates"][0]["outcome"] == "won"
+    assert route["winner"] == who["node_id"]
     assert who.items() <= evidence.items()
+    assert "route" not in evidence
     receipt = receipt_from_json(evidence["receipt"])
     verify_receipt(receipt)
     assert receipt == outcome.receipt
