@@ -175,9 +175,9 @@ class FakeNetwork(Network):
             raise PeerUnreachable(f"lost the way to {peer_id_of(peer)}")
         self.links.add(peer)
         ours, theirs = _stream_pair(self._internet, self.key, peer)
-        if not self._internet.nodes[peer].accept(theirs, protocol):
-            raise PeerUnreachable(f"{peer_id_of(peer)} does not speak {protocol}")
         self._remember(ours)
+        if not self._internet.nodes[peer].accept(theirs, protocol):
+            theirs.cut()
         return ours
 
     def accept(self, stream: FakeStream, protocol: str) -> bool:

@@ -23,9 +23,10 @@ _MULTISTREAM = b"/multistream/1.0.0"
 class Libp2pStream(Stream):
     """A Yamux stream; what its multiplexer raises becomes StreamBroken.
 
-    For a stream that we opened, `protocol` is proposed with the first bytes we send instead of waiting two round
-    trips before them; the peer's answer is read before its first bytes. A peer that does not speak it breaks the
-    stream there. For one that was opened to us this way, `agreement` goes with our first bytes likewise.
+    For a stream that we opened, the `proposal` of its protocol goes with the first bytes we send instead of two
+    round trips before them, and the peer's answer is read ahead of its first bytes. A peer that does not speak the
+    protocol breaks the stream there. For one that was opened to us this way, the `agreement` goes with our first
+    bytes likewise.
     """
 
     def __init__(self, muxed: LeanYamuxStream, *, proposal: bytes = b"", agreement: bytes = b"") -> None:
@@ -49,8 +50,8 @@ class Libp2pStream(Stream):
         await self._write(data)
 
     async def receive(self) -> bytes:
-        if self._is_closed:
-            raise StreamBroken("the stream is closed")
+        if self._is_closed or (self._is_torn and self._answer):
+            raise StreamBroken("the stream is closed, or its proposal was never sent")
         if self._answer and self._preface:
             await self._write(b"")
         while True:
@@ -61,6 +62,9 @@ class Libp2pStream(Stream):
                 return rest
 
     async def close(self) -> None:
+        if self._is_torn:
+            # An orderly end after half a frame would look like success.
+            await self.reset()
         if self._is_closed:
             return
         self._is_closed = True
@@ -78,7 +82,7 @@ class Libp2pStream(Stream):
 
     async def end_sending(self) -> None:
         """Half-close: the peer reads b"" after what was sent; we can still receive."""
-        await self._write(b"")
+        await self.send(b"")
         try:
             await self._muxed.close()
         except _TRANSPORT_ERRORS as exc:

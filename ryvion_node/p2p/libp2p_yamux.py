@@ -84,7 +84,11 @@ class LeanYamuxStream(YamuxStream):
             sent += len(chunk)
 
     async def read(self, n: int | None = -1) -> bytes:
-        """Whatever has arrived, at most `n` bytes; MuxedStreamEOF at the peer's orderly end, else MuxedStreamReset."""
+        """Whatever has arrived, at most `n` bytes; MuxedStreamEOF at the peer's orderly end, else MuxedStreamReset.
+
+        A cancelled read takes nothing.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
         limit = RECEIVE_MAX_BYTES if n is None or n < 0 else n
         conn, stream_id = self.conn, self.stream_id
         while True:
@@ -126,15 +130,15 @@ class LeanYamuxStream(YamuxStream):
 
     async def _return_credit(self, count: int) -> None:
         if self.closed:
-            await self.conn._finalize_stream(self, fully_closed=True)  # noqa: SLF001 - drops a drained stream
+            self.conn._finalize_stream_locked(self, fully_closed=True)  # noqa: SLF001 - atomic, so it needs no lock
             return
         self._unreturned_bytes += count
         if self._unreturned_bytes < DEFAULT_WINDOW_SIZE // 2 or self.recv_closed:
-            await trio.lowlevel.checkpoint_if_cancelled()
             return
         credit, self._unreturned_bytes = self._unreturned_bytes, 0
         self.recv_window += credit
-        await self.send_window_update(credit)
+        with trio.CancelScope(shield=True):
+            await self.send_window_update(credit)
 
     async def _wait_for_window(self) -> None:
         with trio.move_on_after(SEND_STALL_S):

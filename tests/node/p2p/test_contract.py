@@ -277,8 +277,16 @@ async def test_a_slow_reader_loses_nothing_and_one_that_never_reads_breaks_the_s
 
 
 async def test_a_cancelled_send_costs_one_stream_not_the_connection(world: World) -> None:
+    ends: list[str] = []
+    deaf_for = trio.Event()
+
     async def deaf(stream: Stream) -> None:
-        await trio.sleep_forever()
+        await deaf_for.wait()
+        try:
+            await read_all(stream)
+            ends.append("orderly")
+        except StreamBroken:
+            ends.append("broken")
 
     async with pair(world) as (client, server, key):
         server.serve("/test/deaf/1", deaf)
@@ -293,7 +301,33 @@ async def test_a_cancelled_send_costs_one_stream_not_the_connection(world: World
             await stream.close()
             await steady.send(b"still here")
             assert await read_exactly(steady, 10) == b"still here"
+        deaf_for.set()
+        await until(lambda: ends == ["broken"] * 5)
         await steady.close()
+
+
+async def test_a_cancelled_receive_loses_nothing(world: World) -> None:
+    data = bytes(range(256)) * 2000
+
+    async def handler(stream: Stream) -> None:
+        await stream.receive()
+        for start in range(0, len(data), 3_000):
+            await stream.send(data[start : start + 3_000])
+
+    async with pair(world) as (client, server, key):
+        server.serve(PROTOCOL, handler)
+        stream = await client.open_stream(key, PROTOCOL)
+        await stream.send(b"go")
+        held = b""
+        is_over = False
+        with trio.fail_after(10):
+            while not is_over:
+                with trio.move_on_after(0.0005):
+                    piece = await stream.receive()
+                    held += piece
+                    is_over = not piece
+        assert held == data
+        await stream.close()
 
 
 async def test_many_streams_one_after_another_and_at_once(world: World) -> None:
