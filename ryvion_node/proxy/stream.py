@@ -79,5 +79,6 @@ class ChatStream:
             if trio.current_time() < due_s:
                 await trio.sleep_until(due_s)
             else:
-                with trio.CancelScope(shield=True):  # half a comment would break the chunk after it
-                    await self._send(KEEP_ALIVE)
+                await self._send(
+                    KEEP_ALIVE
+                )  # cut short it is sent whole or not at all: connection.py shields each write

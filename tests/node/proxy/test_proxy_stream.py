@@ -335,6 +335,28 @@ async def test_a_connection_is_reused_after_a_stream() -> None:
                 assert (reply.status, reply.complete) == (200, True)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_connection_that_is_idle_after_its_answer_is_closed(
+    monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr(connection_module, "IDLE_CONNECTION_S", 0.1)
+    async with serving({"echo": says("x")}) as endpoint:
+        client = await endpoint.connect()
+        async with client.stream:
+            await client.chat("echo", stream=stream)
+            assert (await client.reply()).complete
+            with trio.fail_after(5):
+                assert await client.stream.receive_some() == b""
+
+
+async def test_a_stream_may_be_silent_for_longer_than_an_idle_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "IDLE_CONNECTION_S", 0.05)
+    async with serving({"slow": Script((Text("a"), Hold(seconds=0.3), Text("b")))}) as endpoint:
+        for streamed in (True, False):
+            reply = await endpoint.chat("slow", stream=streamed)
+            assert (reply.status, reply.complete) == (200, True)
+
+
 def _choice(delta: dict[str, str], reason: str | None = None) -> dict[str, object]:
     return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
 
