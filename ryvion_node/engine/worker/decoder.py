@@ -15,7 +15,7 @@ from ryvion_node.engine.worker.calibrate import Measured
 from ryvion_node.engine.worker.emit import TextHold
 from ryvion_node.engine.worker.llama import Context, Vocabulary
 from ryvion_node.engine.worker.plan import PromptPace, StepTimes, share_rows
-from ryvion_node.engine.worker.sampler import NotFinite, Sampling, choose
+from ryvion_node.engine.worker.sampler import NotFinite, Sampler, Sampling
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +63,7 @@ class Decoder:
         self._context_tokens = context_tokens
         self._times = StepTimes(measured.step_s, slots)
         self._pace = PromptPace(measured.prompt_s_per_token)
+        self._sampler = Sampler()
         self._send = send
         self._on_end = on_end
         self._free = list(reversed(range(slots)))
@@ -185,7 +186,7 @@ class Decoder:
 
     def _sample(self, job: Job, row: int) -> None:
         try:
-            token = choose(self._context.logits(row), job.sampling, job.position)
+            token = self._sampler.choose(self._context.logits(row), job.sampling, job.position)
         except NotFinite:
             self._out.append(JobFailed(job.number, "model_broken", "the model computed something that is no number"))
             self._release(job)

@@ -21,6 +21,11 @@ _INT8_P: Final = ctypes.POINTER(ctypes.c_int8)
 _LOG_ERROR: Final = 4
 _SPM: Final = 1
 
+# As llama_cpp declares it, but for the plain address: making a pointer object costs more than sampling.
+_logits_at: Final[Any] = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
+    ("llama_get_logits_ith", bindings._lib)  # noqa: SLF001
+)
+
 Logits = npt.NDArray[np.float32]
 
 
@@ -183,7 +188,7 @@ class Context:
         if not self._handle:
             raise LlamaError(log.reason())
         self._memory = _lib.llama_get_memory(self._handle)
-        self._size = model.vocabulary.size
+        self._row_type: Any = ctypes.c_float * model.vocabulary.size
         self.batch_tokens = batch_tokens
         self._tokens = np.zeros(batch_tokens, np.int32)
         self._positions = np.zeros(batch_tokens, np.int32)
@@ -229,7 +234,10 @@ class Context:
 
     def logits(self, row: int) -> Logits:
         """A view, valid until the next decode."""
-        return np.ctypeslib.as_array(_lib.llama_get_logits_ith(self._handle, row), (self._size,))
+        address = _logits_at(self._handle, row)
+        if not address:
+            raise LlamaError(f"no logits in row {row}")
+        return np.frombuffer(self._row_type.from_address(address), np.float32)
 
     def forget(self, sequence: int) -> None:
         """Empty one sequence's cache."""

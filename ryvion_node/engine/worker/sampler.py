@@ -23,19 +23,21 @@ numpy's Philox starts at counter 1 and `random_raw` yields its words in order, w
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 _DOMAIN: Final = b"ryvion/v1/gumbel\0"
 _INDEX: Final = struct.Struct(">QQ")
+_COUNTER: Final = np.zeros(4, np.uint64)
 _NEAR: Final = 4.0
 """Tokens within this of the best z have their noise computed in any case; the others only where it is large."""
-_TOP: Final = 256
-"""First guess at the size of a nucleus."""
+_WIDTHS: Final = (4.0, 8.0, 16.0, np.inf)
+"""How far below the best z the nucleus is looked for, until it holds enough."""
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.intp]
@@ -54,26 +56,37 @@ class Sampling:
     seed: int
 
 
-def choose(logits: npt.NDArray[np.float32], sampling: Sampling, position: int) -> int:
-    """The token for this position. Raises NotFinite."""
-    best = int(logits.argmax())
-    # argmax returns the first NaN if there is one.
-    if not np.isfinite(logits[best]):
-        raise NotFinite
-    if sampling.temperature <= 0:
-        return best
-    noise = raw_noise(sampling.seed, position, len(logits))
-    if sampling.top_p < 1:
-        ids = nucleus(logits, sampling.temperature, sampling.top_p)
-        return int(ids[_scores(logits, ids, noise, sampling.temperature).argmax()])
-    return _best_of_all(logits, noise, sampling.temperature)
+class Sampler:
+    """Chooses tokens; keeps a generator to save making one per token, so it belongs to one thread."""
 
+    def __init__(self) -> None:
+        self._philox = np.random.Philox(key=0)
+        # Ours to edit: the property makes a fresh dictionary each time it is read.
+        self._state: Any = dict(self._philox.state)
 
-def raw_noise(seed: int, position: int, size: int) -> npt.NDArray[np.uint32]:
-    """R of step 4 for tokens 0 .. size-1."""
-    digest = hashlib.sha256(_DOMAIN + _INDEX.pack(seed, position)).digest()
-    words = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw((size + 1) // 2)
-    return words.astype("<u8", copy=False).view("<u4")[:size]
+    def choose(self, logits: npt.NDArray[np.float32], sampling: Sampling, position: int) -> int:
+        """The token for this position. Raises NotFinite."""
+        best = int(logits.argmax())
+        # argmax returns the first NaN if there is one.
+        if not math.isfinite(logits[best]):
+            raise NotFinite
+        if sampling.temperature <= 0:
+            return best
+        raw = self.raw_noise(sampling.seed, position, len(logits))
+        if sampling.top_p < 1:
+            ids = nucleus(logits, sampling.temperature, sampling.top_p)
+        else:
+            ids = _candidates(logits, float(logits[best]), raw, sampling.temperature)
+        return int(ids[_scores(logits, ids, raw, sampling.temperature).argmax()])
+
+    def raw_noise(self, seed: int, position: int, size: int) -> npt.NDArray[np.uint32]:
+        """R of step 4 for tokens 0 .. size-1."""
+        digest = hashlib.sha256(_DOMAIN + _INDEX.pack(seed, position)).digest()
+        key = np.frombuffer(digest[:16], "<u8")
+        self._state["state"] = {"counter": _COUNTER, "key": key}
+        self._philox.state = self._state
+        words = self._philox.random_raw((size + 1) // 2)
+        return words.astype("<u8", copy=False).view("<u4")[:size]
 
 
 def gumbel(raw: npt.NDArray[np.uint32]) -> Floats:
@@ -83,42 +96,30 @@ def gumbel(raw: npt.NDArray[np.uint32]) -> Floats:
 
 
 def nucleus(logits: npt.NDArray[np.float32], temperature: float, top_p: float) -> Ids:
-    """Ids of step 3 in rising order."""
-    shifted = (logits - logits.max()).astype(np.float64) / temperature
-    weights = np.exp(shifted)
-    wanted = top_p * weights.sum()
-    size = min(_TOP, len(logits))
-    while True:
-        ids = _greatest(logits, size)
-        order = ids[np.argsort(-logits[ids], kind="stable")]
-        before = np.cumsum(weights[order])
-        if before[-1] >= wanted or size == len(logits):
-            # `before` without its last element, moved by one: the sum of the predecessors.
-            count = 1 + int(np.count_nonzero(before[:-1] < wanted))
-            return np.sort(order[:count])
-        size = min(size * 8, len(logits))
+    """Ids of step 3 in rising order; the sums are as exact as float32 exponentials."""
+    below = logits - logits.max()
+    weights = np.exp(below / np.float32(temperature))
+    wanted = top_p * float(weights.sum(dtype=np.float64))
+    ids, before = np.arange(0), np.zeros(0)
+    for width in _WIDTHS:
+        ids = np.flatnonzero(below >= -width * temperature)
+        ids = ids[np.argsort(below[ids] * np.float32(-1), kind="stable")]
+        before = np.cumsum(weights[ids], dtype=np.float64)
+        if before[-1] >= wanted:
+            break
+    # `before` without its last element is, moved by one, the sum of each token's predecessors.
+    return np.sort(ids[: 1 + int(np.count_nonzero(before[:-1] < wanted))])
 
 
-def _greatest(logits: npt.NDArray[np.float32], size: int) -> Ids:
-    """The `size` tokens with the greatest logits and all that equal the least of them, in rising order."""
-    if size == len(logits):
-        return np.arange(size)
-    least = np.partition(logits, len(logits) - size)[len(logits) - size]
-    return np.flatnonzero(logits >= least)
-
-
-def _best_of_all(logits: npt.NDArray[np.float32], raw: npt.NDArray[np.uint32], temperature: float) -> int:
-    """Step 5 without top_p; takes logarithms only where they can matter."""
-    top = float(logits.max())
-    near = np.flatnonzero(logits >= top - _NEAR * temperature)
-    best = float(_scores(logits, near, raw, temperature).max())
-    # A token further off than _NEAR wins only with noise above best - top/T + _NEAR.
-    needed = np.exp(-np.exp(-(best - top / temperature + _NEAR)))
-    # Half a step lower, so that rounding cannot lose a candidate.
-    lucky = raw >= max(needed * 2.0**32 - 1.0, 0.0)
-    lucky[near] = True
-    ids = np.flatnonzero(lucky)
-    return int(ids[_scores(logits, ids, raw, temperature).argmax()])
+def _candidates(logits: npt.NDArray[np.float32], top: float, raw: npt.NDArray[np.uint32], temperature: float) -> Ids:
+    """Tokens that can win step 5 when all are allowed, so that logarithms are taken of few; in rising order."""
+    near = logits >= top - _NEAR * temperature
+    best = float(_scores(logits, np.flatnonzero(near), raw, temperature).max())
+    # A token further off than _NEAR wins only with noise above this.
+    needed = best - top / temperature + _NEAR
+    # A whole step lower, so that rounding cannot lose a candidate.
+    lucky = raw >= max(math.exp(-math.exp(-needed)) * 2.0**32 - 2.0, 0.0)
+    return np.flatnonzero(near | lucky)
 
 
 def _scores(logits: npt.NDArray[np.float32], ids: Ids, raw: npt.NDArray[np.uint32], temperature: float) -> Floats:

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ryvion_node.engine.worker.sampler import NotFinite, Sampling, choose, gumbel, nucleus, raw_noise
+from ryvion_node.engine.worker.sampler import NotFinite, Sampler, Sampling, gumbel, nucleus
 
+SAMPLER = Sampler()
+choose, raw_noise = SAMPLER.choose, SAMPLER.raw_noise
 SEEDS = st.integers(0, 2**64 - 1)
 LOGITS = arrays(np.float32, st.integers(1, 600), elements=st.floats(-30, 30, width=32))
 
