@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+
+import nacl.bindings
 
 from ryvion_protocol.codec import pack_value
 from ryvion_protocol.packet import pack
 from ryvion_protocol.signing import signing_input
-from specs.samples import CANCEL, EXECUTOR, OFFER, REQUESTER, STRANGER, WITHDRAW
+from specs.samples import CANCEL, EXECUTOR, OFFER, REQUESTER, SEEDS, STRANGER, WITHDRAW
 from specs.vector_form import Vector, main
 
 BODY = pack(WITHDRAW, EXECUTOR).body
@@ -57,10 +60,32 @@ def vectors() -> Sequence[Vector]:
             )
             for name, key in SMALL_ORDER_KEYS.items()
         ),
+        _mixed_order(),
         _wrong("key-non-canonical", "R-01-3", "y = p + 1.", bytes([1]) + bytes(63), key=NON_CANONICAL_KEY),
         _wrong("key-no-point", "R-01-3", "y = 2 is on no point of the curve.", good, key=bytes([2]) + bytes(31)),
     ]
     return [*cases, *_packets()]
+
+
+def _mixed_order() -> Vector:
+    """A key with a part of order 2, and a signature by it that the plain equation accepts.
+
+    With A' = aB + T the equation S B = R + h A' holds for S = r + h a whenever h T is neutral, that is for even h.
+    """
+    half = hashlib.sha512(SEEDS["executor"]).digest()[:32]
+    secret = int.from_bytes(half, "little") & (2**254 - 8) | 2**254
+    key = nacl.bindings.crypto_core_ed25519_add(EXECUTOR.public_key, SMALL_ORDER_KEYS["order-2"])
+    data = signing_input("withdraw", BODY)
+    for nonce in range(1, 100):
+        point = nacl.bindings.crypto_scalarmult_ed25519_base_noclamp(nonce.to_bytes(32, "little"))
+        h = int.from_bytes(hashlib.sha512(point + key + data).digest(), "little") % GROUP_ORDER
+        if h % 2 == 0:
+            break
+    else:
+        raise ValueError("no even h among 99")
+    signature = point + ((nonce + h * secret) % GROUP_ORDER).to_bytes(32, "little")
+    comment = "A point outside the main subgroup, with a signature that most libraries accept."
+    return _wrong("key-mixed-order", "R-01-3", comment, signature, key=key)
 
 
 def _packets() -> list[Vector]:

@@ -24,6 +24,7 @@ from ryvion_protocol.receipt import (
 from ryvion_protocol.schema import JobId
 from ryvion_protocol.signing import SigningIdentity, signing_input, verify_typed
 from specs.samples import EXECUTOR, REQUESTER
+from tests.protocol.vector_runner import load_cases
 
 JOB_IDS = st.text("0123456789abcdef-", min_size=1, max_size=64).map(JobId)
 FIELDS = st.builds(
@@ -111,6 +112,16 @@ def test_low_order_keys_are_refused_even_where_the_library_alone_says_yes() -> N
     for key in (torsion, bytes(32), b"\xff" * 32):
         with pytest.raises(SignatureInvalid):
             verify(key, b"anything", torsion + bytes(32))
+
+
+def test_the_mixed_order_vector_is_one_that_the_library_accepts() -> None:
+    """R-01-3: without our own check of the key, this signature would count."""
+    vector = next(case.content for case in load_cases() if case.id == "key-mixed-order")
+    data = signing_input("withdraw", bytes.fromhex(vector["input_hex"]))
+    key, signature = bytes.fromhex(vector["given"]["key"]), bytes.fromhex(vector["given"]["signature"])
+    assert nacl.bindings.crypto_sign_open(signature + data, key) == data
+    with pytest.raises(SignatureInvalid, match="main subgroup"):
+        verify(key, data, signature)
 
 
 def test_verifying_takes_no_shortcut_for_a_known_key() -> None:
