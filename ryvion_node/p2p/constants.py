@@ -53,6 +53,8 @@ MAX_GOSSIP_BYTES: Final = 64 * 1024
 """Sixteen times the largest Offer; the transport loses messages of 1 MiB without a word."""
 GOSSIP_QUEUE_MESSAGES: Final = 1024
 """Per peer and per topic; the library's 32 drop silently in a burst."""
+DRAIN_S: Final = 0.5
+"""How long a node that stops waits for its last messages, such as a Withdraw, to leave."""
 AUTHOR_BURST_MESSAGES: Final = 256
 """What one author may send at once: a restart with an Offer on each of 32 topics fits many times."""
 AUTHOR_MESSAGES_PER_S: Final = 4.0

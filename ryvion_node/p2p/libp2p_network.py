@@ -87,6 +87,7 @@ class Libp2pNetwork(Network):
             try:
                 await trio.sleep_forever()
             finally:
+                await self._pubsub.drain()
                 await self._swarm.hang_up()
                 services.cancel()
 

@@ -22,6 +22,7 @@ from libp2p.pubsub.validators import signature_validator
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
 from ryvion_node.p2p.constants import (
+    DRAIN_S,
     FORWARDER_BURST_FAULTS,
     FORWARDER_FAULTS_PER_S,
     GOSSIP_QUEUE_MESSAGES,
@@ -38,6 +39,7 @@ from ryvion_protocol.schema import NodeKey
 log = logging.getLogger(__name__)
 
 _SEQNO_BYTES = 8
+_DRAIN_POLL_S = 0.005
 
 
 class ForwarderFault(Exception):
@@ -95,6 +97,8 @@ class GuardedPubsub(Pubsub):
         # The library starts at whole seconds: after a quick restart new messages would look like old ones.
         self.counter = time.time_ns()
         self._readers: dict[str, tuple[Validator, Receiver]] = {}
+        self._writing = 0
+        """Envelopes that have left their queue and are being sent."""
         self._authors = RateLimit()
         self._forwarders = RateLimit(FORWARDER_BURST_FAULTS, FORWARDER_FAULTS_PER_S, MAX_CONNECTIONS)
 
@@ -104,6 +108,19 @@ class GuardedPubsub(Pubsub):
             raise ValueError(f"already subscribed to {topic}")
         self._readers[topic] = (validate, receive)
         await self.subscribe(topic)
+
+    async def drain(self) -> None:
+        """Wait a moment for what was published to leave; a node's last words are worth it."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + DRAIN_S):
+            while self._writing or any(len(queue) for queue in self.peer_queues.values()):  # noqa: ASYNC110 - no event
+                await trio.sleep(_DRAIN_POLL_S)
+
+    async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
+        self._writing += 1
+        try:
+            return await super().write_msg(stream, rpc_msg)
+        finally:
+            self._writing -= 1
 
     async def continuously_read_stream(self, stream: INetStream) -> None:
         peer_id = stream.muxed_conn.peer_id

@@ -358,6 +358,15 @@ async def test_gossip_reaches_everyone_through_a_middle_node_but_not_its_author(
         assert two.snapshot().node_key not in one.snapshot().peers
 
 
+async def test_a_nodes_last_words_arrive(world: World) -> None:
+    async with world.node() as hub:
+        async with world.node(hub) as leaver:
+            ears = await listen_all(hub, leaver)
+            for number in range(20):
+                await leaver.publish(TOPIC, b"going %d" % number)
+        await until(lambda: ears[0].has(b"going 19"), within_s=2)
+
+
 async def test_what_a_validator_refuses_or_fails_on_is_not_forwarded(world: World) -> None:
     async with star(world, 2) as (hub, one, two):
         ears = await listen_all(hub, one, two)
