@@ -30,8 +30,9 @@ def measure(context: Context, slots: int, context_tokens: int, on_stage: Callabl
     on_stage("testing")
     _self_test(context)
     on_stage("measuring")
-    end = time.perf_counter() + CALIBRATION_S
-    prompt_s = _prompt_speed(context, context_tokens, end)
+    start = time.perf_counter()
+    prompt_s = _prompt_speed(context, context_tokens, start + CALIBRATION_S / 3)
+    end = start + CALIBRATION_S
     length = min(_PROMPT_TOKENS, context_tokens // 2)
     lengths = [length] * slots
     for sequence in range(slots):
@@ -99,6 +100,6 @@ def _timed(context: Context, row: int) -> float:
 
 
 def _order(slots: int) -> list[int]:
-    """One, all, then the most telling sizes first; what is left out is interpolated."""
+    """One, all, then the most telling sizes first; what is left out is measured when it first happens."""
     telling = [2, 4, 3, 8, 6, 16, 12, 32, 24, 48]
     return list(dict.fromkeys([1, slots, *(size for size in telling if size < slots)]))

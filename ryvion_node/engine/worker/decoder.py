@@ -61,7 +61,7 @@ class Decoder:
         self._context = context
         self._vocabulary = vocabulary
         self._context_tokens = context_tokens
-        self._times = StepTimes(measured.step_s, slots)
+        self._times = StepTimes(measured.step_s)
         self._pace = PromptPace(measured.prompt_s_per_token)
         self._sampler = Sampler()
         self._send = send
@@ -142,10 +142,11 @@ class Decoder:
         if not reading:
             # In turns: whoever waited longest comes first.
             ready.sort(key=lambda job: job.last_step)
-            del ready[self._times.best(len(ready)) :]
+            del ready[self._times.next_size(len(ready)) :]
         self._steps += 1
         wanted = [(job, self._put_next(job)) for job in ready]
-        wanted += self._put_prompts(reading, len(ready))
+        if reading:
+            wanted += self._put_prompts(reading, len(ready))
         rows = self._context.batch_tokens - self._context.room
         start = time.perf_counter()
         self._context.decode()

@@ -11,27 +11,48 @@ from typing import Final
 
 from ryvion_node.engine.constants import MIN_CHUNK_TOKENS, STEP_TARGET_S
 
-_WEIGHT: Final = 0.1
-"""Of a new measurement in a running mean."""
+_SLOWER: Final = 0.1
+_FASTER: Final = 0.5
+"""Weights of a new time in a running one: a fast step is a fact, a slow one may be the fault of other programs."""
+_EXPLORE_STEPS: Final = 64
+"""One step in so many measures the size that was not measured for longest."""
+_PACE_WEIGHT: Final = 0.3
+"""Prompts are read in few steps: their pace must follow quickly."""
 
 
 class StepTimes:
     """Seconds per decode step by number of sequences; measured at start, kept up to date while running."""
 
-    def __init__(self, measured: Mapping[int, float], slots: int) -> None:
-        self._seconds = [_between(measured, size) for size in range(1, slots + 1)]
+    def __init__(self, measured: Mapping[int, float]) -> None:
+        """`measured` has at least one sequence."""
+        self._seconds = dict(measured)
+        self._steps = 0
+        self._measured_at: dict[int, int] = {}
 
     def of(self, sequences: int) -> float:
-        return self._seconds[sequences - 1]
+        """KeyError for a number that was never measured."""
+        return self._seconds[sequences]
 
     def observe(self, sequences: int, seconds: float) -> None:
-        known = self._seconds[sequences - 1]
+        """A decode step with so many sequences and no prompt took so long."""
+        self._measured_at[sequences] = self._steps
+        known = self._seconds.setdefault(sequences, seconds)
+        weight = _FASTER if seconds < known else _SLOWER
         # A step that lost the processor for a while must not change the plan by itself.
-        self._seconds[sequences - 1] = known + _WEIGHT * (min(seconds, 2 * known) - known)
+        self._seconds[sequences] = known + weight * (min(seconds, 2 * known) - known)
+
+    def next_size(self, ready: int) -> int:
+        """How many of `ready` sequences to decode in the next step."""
+        self._steps += 1
+        if ready not in self._seconds:
+            return ready
+        if self._steps % _EXPLORE_STEPS == 0:
+            return min(range(1, ready + 1), key=lambda size: self._measured_at.get(size, -1))
+        return self.best(ready)
 
     def best(self, ready: int) -> int:
-        """How many of `ready` sequences to decode at once, for most tokens per second; more on a tie."""
-        return max(range(1, ready + 1), key=lambda size: (size / self.of(size), size))
+        """The measured number up to `ready` with most tokens per second; the greater on a tie."""
+        return max((size for size in self._seconds if size <= ready), key=lambda size: (size / self.of(size), size))
 
 
 class PromptPace:
@@ -46,7 +67,7 @@ class PromptPace:
 
     def observe(self, rows: int, seconds: float) -> None:
         if rows >= MIN_CHUNK_TOKENS:
-            self._seconds += _WEIGHT * 3 * (seconds / rows - self._seconds)
+            self._seconds += _PACE_WEIGHT * (seconds / rows - self._seconds)
 
     def rows(self, limit: int) -> int:
         """Rows for one step: as many as the target time allows, within what a chunk needs and a batch holds."""
@@ -64,15 +85,3 @@ def share_rows(rows: int, left: Sequence[int], passed_over: Sequence[int]) -> li
         shares[index] = min(left[index], rows)
         rows -= shares[index]
     return shares
-
-
-def _between(measured: Mapping[int, float], size: int) -> float:
-    """Linear between measured sizes; beyond the greatest in proportion, which never looks attractive."""
-    if size in measured:
-        return measured[size]
-    below = max(known for known in measured if known < size)
-    above = min((known for known in measured if known > size), default=None)
-    if above is None:
-        return measured[below] / below * size
-    part = (size - below) / (above - below)
-    return measured[below] + part * (measured[above] - measured[below])

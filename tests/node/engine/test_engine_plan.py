@@ -13,25 +13,39 @@ from ryvion_node.engine.worker.plan import PromptPace, StepTimes, share_rows
 CPU = {1: 0.012, 2: 0.027, 3: 0.031, 4: 0.035, 6: 0.041, 8: 0.044}
 
 
-@pytest.mark.parametrize(("ready", "together"), [(1, 1), (2, 1), (3, 3), (4, 4), (5, 5), (8, 8)])
+@pytest.mark.parametrize(("ready", "together"), [(1, 1), (2, 1), (3, 3), (4, 4), (5, 4), (7, 6), (8, 8)])
 def test_below_the_break_even_jobs_take_turns(ready: int, together: int) -> None:
-    assert StepTimes(CPU, 8).best(ready) == together
+    assert StepTimes(CPU).best(ready) == together
 
 
 @given(st.dictionaries(st.integers(2, 16), st.floats(0.001, 1)), st.floats(0.001, 1), st.integers(1, 16))
 def test_never_slower_than_one_at_a_time(measured: dict[int, float], alone: float, ready: int) -> None:
-    times = StepTimes({**measured, 1: alone}, 16)
+    times = StepTimes({**measured, 1: alone})
     together = times.best(ready)
     assert together / times.of(together) >= 1 / alone
 
 
-def test_sizes_between_are_interpolated_and_beyond_are_in_proportion() -> None:
-    times = StepTimes({1: 1.0, 3: 2.0}, 6)
-    assert [times.of(size) for size in range(1, 7)] == pytest.approx([1.0, 1.5, 2.0, 8 / 3, 10 / 3, 4.0])
+def test_a_size_never_seen_is_tried_once() -> None:
+    times = StepTimes({1: 1.0, 8: 2.0})
+    assert times.next_size(3) == 3
+    times.observe(3, 30.0)
+    assert times.next_size(3) == 1
+
+
+def test_old_measurements_are_renewed_now_and_then() -> None:
+    times = StepTimes({1: 1.0, 2: 3.0, 3: 9.0})
+    tried = []
+    for _ in range(1500):
+        size = times.next_size(3)
+        # In truth all sizes take the same time by now: three at once are best.
+        times.observe(size, 1.0)
+        tried.append(size)
+    assert tried[:60] == [1] * 60
+    assert tried[-60:].count(3) >= 59
 
 
 def test_one_slow_step_does_not_change_the_plan() -> None:
-    times = StepTimes(CPU, 8)
+    times = StepTimes(CPU)
     times.observe(8, 10.0)
     assert times.best(8) == 8
 
