@@ -8,6 +8,8 @@ from ryvion_node.cli.demo import events as happened
 from ryvion_node.cli.output import credits_text, make_console, price_text, short_key, speed_text
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ryvion_node.cli.demo.events import DemoEvent
 
 _MARKS = {"passed": ("✓", "green"), "bounded": ("≤", "yellow"), "failed": ("✗", "bold red"), "absent": ("·", "dim")}
@@ -17,8 +19,8 @@ _OUTCOME_STYLES = {"won": "bold green", "bid": "cyan"}
 class Renderer:
     """Writes each event as it comes. An answer is written piece by piece on one line."""
 
-    def __init__(self) -> None:
-        self._console = make_console()
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or make_console()
         self._section = ""
         self._in_answer = False
 
