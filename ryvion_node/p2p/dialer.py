@@ -9,6 +9,7 @@ import trio
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
+from ryvion_node.log import log_event
 from ryvion_node.p2p.address_book import AddressBook
 from ryvion_node.p2p.constants import DIAL_STAGGER_S, OPEN_STREAM_S, REDIAL_FIRST_S, REDIAL_MAX_S
 from ryvion_node.p2p.interface import PeerUnreachable
@@ -17,7 +18,7 @@ from ryvion_node.p2p.libp2p_yamux import WatchedYamux
 from ryvion_node.p2p.peer_id import TcpAddress, peer_id_bytes, peer_id_of
 from ryvion_protocol.schema import NodeKey
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ryvion.p2p.dialer")
 
 
 class Dialer:
@@ -53,7 +54,7 @@ class Dialer:
             if live is not None:
                 delay_s = REDIAL_FIRST_S
                 await live.event_closed.wait()
-                log.info("bootstrap peer lost address=%s", address)
+                log_event(log, "bootstrap_lost", address=address)
                 continue
             with trio.move_on_after(OPEN_STREAM_S):
                 await self._dial_once(address.peer, (address,))
@@ -87,10 +88,10 @@ class Dialer:
         try:
             await self._swarm.dial_addr(Multiaddr(address.dial_part), peer_id)
         except Exception as exc:  # noqa: BLE001 - whatever a stranger's answer provokes: this address is no good
-            log.info("dialling failed address=%s reason=%r", address, exc.__cause__ or exc)
+            log_event(log, "dial_failed", address=address, reason=exc.__cause__ or exc)
             # The library remembers failures and would refuse the next attempt.
             self._swarm.unblock_peer(peer_id)
             failed.set()
         else:
-            log.info("connected address=%s", address)
+            log_event(log, "connected", address=address)
             race.cancel()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ryvion_node.log import log_event
 from ryvion_node.p2p.constants import (
     GOSSIP_QUEUE_MESSAGES,
     MAX_ADDRESSES_PER_PEER,
@@ -46,7 +47,7 @@ from ryvion_protocol.schema import NodeKey
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ryvion.p2p.fake")
 
 
 class FakeInternet:
@@ -235,7 +236,7 @@ class FakeNetwork(Network):
             await handler(stream)
             await stream.close()
         except Exception as exc:  # noqa: BLE001 - nothing a peer provokes may end the node
-            log.warning("stream handler failed error=%r", exc)
+            log_event(log, "stream_handler_failed", level=logging.WARNING, error=type(exc).__name__)
         finally:
             # After a close this does nothing; else the peer must not take the end for an orderly one.
             stream.cut()
@@ -261,7 +262,7 @@ def _is_valid(validate: Validator, gossip: _Gossip) -> bool:
     try:
         return validate(gossip.author, gossip.data)
     except Exception as exc:  # noqa: BLE001 - nothing a peer provokes may end the node
-        log.warning("gossip validator failed topic=%s error=%r", gossip.topic, exc)
+        log_event(log, "validator_failed", level=logging.WARNING, topic=gossip.topic, error=type(exc).__name__)
         return False
 
 

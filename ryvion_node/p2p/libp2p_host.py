@@ -35,6 +35,7 @@ from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 from trio.socket import SocketType
 
+from ryvion_node.log import log_event
 from ryvion_node.p2p.constants import (
     MAX_CONNECTIONS,
     MAX_CONNECTIONS_PER_PEER,
@@ -45,7 +46,7 @@ from ryvion_node.p2p.constants import (
 )
 from ryvion_node.p2p.libp2p_yamux import LeanYamuxStream, Upgrader, WatchedYamux
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ryvion.p2p.host")
 
 DirectHandler = Callable[[LeanYamuxStream, bytes], Awaitable[None]]
 """(stream, the agreement to send ahead of everything)"""
@@ -117,12 +118,12 @@ class GuardedSwarm(Swarm):
         self._inbound_streams[peer_id] += 1
         try:
             if self._inbound_streams[peer_id] > MAX_STREAMS_PER_PEER:
-                log.warning("stream refused peer=%s reason=too_many", peer_id)
+                log_event(log, "stream_refused", level=logging.WARNING, peer=peer_id, limit=MAX_STREAMS_PER_PEER)
                 await _reset(stream)
             elif not await self._direct(stream):
                 await self._handle_stream(stream)
         except Exception as exc:  # noqa: BLE001 - nothing a peer provokes may end the node
-            log.warning("stream handler failed peer=%s protocol=%s error=%r", peer_id, stream.get_protocol(), exc)
+            log_event(log, "stream_failed", peer=peer_id, protocol=stream.get_protocol(), error=type(exc).__name__)
             await _reset(stream)
         finally:
             self._inbound_streams[peer_id] -= 1

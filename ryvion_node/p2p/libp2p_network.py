@@ -17,6 +17,7 @@ from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
 from ryvion_node.errors import EXIT_CONFIG, OperatorError
+from ryvion_node.log import log_event
 from ryvion_node.p2p.address_book import AddressBook
 from ryvion_node.p2p.constants import DEFAULT_LISTEN, MAX_GOSSIP_BYTES, OPEN_STREAM_S
 from ryvion_node.p2p.dialer import Dialer
@@ -41,7 +42,7 @@ from ryvion_protocol.schema import NodeKey
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ryvion.p2p.network")
 
 
 class BadListenAddress(OperatorError):
@@ -125,7 +126,8 @@ class Libp2pNetwork(Network):
                 await handler(stream)
                 await stream.close()
             except Exception as exc:  # noqa: BLE001 - nothing a peer provokes may end the node
-                log.warning("stream handler failed protocol=%s error=%r", protocol, exc)
+                failure = type(exc).__name__
+                log_event(log, "stream_handler_failed", level=logging.WARNING, protocol=protocol, error=failure)
             finally:
                 # After a close this does nothing; else the peer must not take the end for an orderly one.
                 await stream.reset()

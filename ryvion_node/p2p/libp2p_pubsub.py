@@ -21,6 +21,7 @@ from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.pubsub.validators import signature_validator
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
+from ryvion_node.log import log_event
 from ryvion_node.p2p.constants import (
     DRAIN_S,
     FORWARDER_BURST_FAULTS,
@@ -32,11 +33,11 @@ from ryvion_node.p2p.constants import (
     MAX_TOPIC_BYTES,
 )
 from ryvion_node.p2p.interface import Receiver, Validator
-from ryvion_node.p2p.peer_id import BadAddress, key_of_bytes
+from ryvion_node.p2p.peer_id import BadAddress, key_of_bytes, peer_id_of
 from ryvion_node.p2p.rate_limit import RateLimit
 from ryvion_protocol.schema import NodeKey
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ryvion.p2p.pubsub")
 
 _SEQNO_BYTES = 8
 _DRAIN_POLL_S = 0.005
@@ -68,7 +69,7 @@ class GuardedGossip(GossipSub):
             try:
                 await super().heartbeat()
             except Exception as exc:  # noqa: BLE001 - an error in one round must not end all gossip
-                log.warning("gossip heartbeat failed error=%r", exc)
+                _log_failure("gossip_heartbeat_failed", exc)
             await trio.sleep(self.heartbeat_interval)
 
     async def publish(self, msg_forwarder: ID, pubsub_msg: rpc_pb2.Message) -> None:
@@ -80,13 +81,13 @@ class GuardedGossip(GossipSub):
         try:
             await super().on_peer_subscribed(peer_id, topic)
         except Exception as exc:  # noqa: BLE001 - runs as a task of the service, which it would end
-            log.warning("gossip subscription failed peer=%s error=%r", peer_id, exc)
+            _log_failure("gossip_subscription_failed", exc, topic)
 
     async def flush_pending_messages(self, peer_id: ID) -> None:
         try:
             await super().flush_pending_messages(peer_id)
         except Exception as exc:  # noqa: BLE001 - runs as a task of the service, which it would end
-            log.warning("gossip flush failed peer=%s error=%r", peer_id, exc)
+            _log_failure("gossip_flush_failed", exc)
 
 
 class GuardedPubsub(Pubsub):
@@ -130,7 +131,7 @@ class GuardedPubsub(Pubsub):
                 rpc.ParseFromString(await read_varint_prefixed_bytes_limited(stream, MAX_RPC_BYTES))
                 await self._take_rpc(peer_id, rpc)
         except Exception as exc:  # noqa: BLE001 - end of stream and garbage alike end this stream only
-            log.debug("gossip stream ended peer=%s reason=%r", peer_id, exc)
+            log_event(log, "gossip_stream_ended", level=logging.DEBUG, peer=peer_id, reason=type(exc).__name__)
             await stream.reset()
             self._handle_dead_peer(peer_id)
 
@@ -183,13 +184,13 @@ class GuardedPubsub(Pubsub):
         # From here on the id is the author's own word, so nobody can make us skip another's message.
         self.seen_messages.add(message_id)
         if not self._authors.admit(author, trio.current_time()):
-            log.debug("gossip author over its rate author=%s", author.hex())
+            log_event(log, "author_over_rate", level=logging.DEBUG, peer=peer_id_of(author))
             return False
         validate, receive = self._readers[message.topicIDs[0]]
         return _is_valid(validate, author, message) and _deliver(receive, author, message)
 
     async def _count_fault(self, peer_id: ID, fault: ForwarderFault) -> None:
-        log.info("gossip fault peer=%s reason=%r", peer_id, str(fault))
+        log_event(log, "gossip_fault", peer=peer_id, reason=fault)
         if not self._forwarders.admit(key_of_bytes(peer_id.to_bytes()), trio.current_time()):
             await self.host.disconnect(peer_id)
             raise fault
@@ -199,7 +200,7 @@ def _is_valid(validate: Validator, author: NodeKey, message: rpc_pb2.Message) ->
     try:
         return validate(author, message.data)
     except Exception as exc:  # noqa: BLE001 - a validator's failure counts as no
-        log.warning("gossip validator failed topic=%s error=%r", message.topicIDs[0], exc)
+        _log_failure("validator_failed", exc, message.topicIDs[0])
         return False
 
 
@@ -207,8 +208,13 @@ def _deliver(receive: Receiver, author: NodeKey, message: rpc_pb2.Message) -> bo
     try:
         receive(author, message.data)
     except Exception as exc:  # noqa: BLE001 - our own reader's failure is no reason to end the node, or to not forward
-        log.warning("gossip receiver failed topic=%s error=%r", message.topicIDs[0], exc)
+        _log_failure("receiver_failed", exc, message.topicIDs[0])
     return True
+
+
+def _log_failure(event: str, exc: Exception, topic: str | None = None) -> None:
+    """Name the kind of error only: its text may quote a message."""
+    log_event(log, event, level=logging.WARNING, topic=topic, error=type(exc).__name__)
 
 
 class _LongRpcQueue(RpcQueue):

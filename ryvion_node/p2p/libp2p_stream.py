@@ -8,13 +8,14 @@ import trio
 from libp2p.exceptions import BaseLibp2pError
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF
 
+from ryvion_node.log import log_event
 from ryvion_node.p2p.constants import CLOSE_S, RECEIVE_MAX_BYTES
 from ryvion_node.p2p.interface import Stream, StreamBroken
 from ryvion_node.p2p.libp2p_yamux import LeanYamuxStream
 from ryvion_node.p2p.peer_id import key_of_bytes
 from ryvion_protocol.schema import NodeKey
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ryvion.p2p.stream")
 
 _TRANSPORT_ERRORS = (BaseLibp2pError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 _MULTISTREAM = b"/multistream/1.0.0"
@@ -77,7 +78,7 @@ class Libp2pStream(Stream):
                     # After the orderly end this only frees both sides: what was sent can still be read.
                     await self._muxed.reset()
             except _TRANSPORT_ERRORS as exc:
-                log.debug("closing a stream failed peer=%s reason=%r", self._muxed.conn.peer_id, exc)
+                log_event(log, "stream_close_failed", level=logging.DEBUG, reason=type(exc).__name__)
         self._muxed.forget()
 
     async def end_sending(self) -> None:
@@ -97,7 +98,7 @@ class Libp2pStream(Stream):
             try:
                 await self._muxed.reset()
             except _TRANSPORT_ERRORS as exc:
-                log.debug("resetting a stream failed peer=%s reason=%r", self._muxed.conn.peer_id, exc)
+                log_event(log, "stream_reset_failed", level=logging.DEBUG, reason=type(exc).__name__)
         self._muxed.forget()
 
     async def _write(self, data: bytes) -> None:

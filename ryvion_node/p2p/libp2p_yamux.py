@@ -39,6 +39,7 @@ from libp2p.stream_muxer.yamux.yamux import (
 from libp2p.transport.exceptions import MuxerUpgradeFailure
 from libp2p.transport.upgrader import TransportUpgrader
 
+from ryvion_node.log import log_event
 from ryvion_node.p2p.constants import (
     CLOSE_S,
     HEARTBEAT_ANSWER_S,
@@ -51,7 +52,7 @@ from ryvion_node.p2p.constants import (
 )
 from ryvion_node.p2p.peer_id import BadAddress, key_of_bytes
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ryvion.p2p.yamux")
 
 _WINDOW_POLL_S = 0.005
 _WRITE_ERRORS = (IOException, RawConnError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
@@ -224,7 +225,7 @@ class WatchedYamux(Yamux):
 
     async def _drop(self, reason: str) -> None:
         """Cut the connection; the reading task then cleans up after it."""
-        log.info("connection dropped peer=%s reason=%r", self.peer_id, reason)
+        log_event(log, "connection_dropped", peer=self.peer_id, reason=reason)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1.0):
             await self.secured_conn.close()
 
