@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ryvion_protocol.checks import CHECK_NAMES, JobEvidence, check_finished_job, first_failure
-from ryvion_protocol.messages import AuditEnvelope, Receipt
+from ryvion_protocol.messages import AuditEnvelope, JobOffer, Receipt
 from ryvion_protocol.packet import pack
 from ryvion_protocol.receipt import ReceiptFields, fields_of, issue_receipt
 from specs.samples import EXECUTOR, NOW_MS, STRANGER, evidence_of, message_of, sample_job
@@ -25,6 +25,7 @@ def vectors() -> Sequence[Vector]:
     capped = evidence_of(sample_job(reason="length", completion_tokens=64))
     envelope = message_of(AuditEnvelope, JOB.envelope)
     late = EVIDENCE.ended_ms + 120_001
+    expired = message_of(JobOffer, JOB.job_offer).expires_ms + 120_001
     return [
         _judged("checks-ok", ("R-04-19", "R-04-16"), "The sample job.", EVIDENCE),
         _judged("checks-cancelled", ("R-04-19",), "Cancelled: what was delivered is billed.", cancelled),
@@ -138,6 +139,13 @@ def vectors() -> Sequence[Vector]:
             ("R-04-19",),
             "Finished after its envelope came.",
             _changed(started_ms=envelope.started_ms, finished_ms=late),
+            "time_window",
+        ),
+        _judged(
+            "checks-after-expiry",
+            ("R-04-19",),
+            "Finished before its envelope came, but 120.001 s after the order expired.",
+            replace(_changed(finished_ms=expired), ended_ms=expired),
             "time_window",
         ),
     ]

@@ -16,7 +16,7 @@ from ryvion_protocol.messages import (
     QuoteRequest,
     Started,
 )
-from ryvion_protocol.packet import pack
+from ryvion_protocol.packet import Packet, pack
 from ryvion_protocol.schema import JobId
 from ryvion_protocol.signing import SigningIdentity
 from ryvion_protocol.transcript import Transcript
@@ -171,6 +171,7 @@ def _agreement() -> list[Vector]:
     other_request = pack(replace(message_of(QuoteRequest, JOB.quote_request), nonce=bytes(16)))
     late, early = quote.expires_ms + 120_000, quote.issued_ms - 120_001
     started = message_of(Started, JOB.started)
+    by_digest = pack(replace(message_of(QuoteRequest, JOB.quote_request), digest=bytes(32)))
     return [
         _quoted("quote-ok", "R-04-5", "The sample quote.", quote),
         _quoted(
@@ -181,6 +182,14 @@ def _agreement() -> list[Vector]:
             "request_hash",
         ),
         _quoted("quote-other-model", "R-04-5", "For another model.", replace(quote, model="tinyllama"), "model"),
+        _quoted(
+            "quote-other-file",
+            "R-04-5",
+            "For another file of the same name.",
+            replace(quote, request_hash=by_digest.hash),
+            "model",
+            request=by_digest,
+        ),
         _quoted(
             "quote-other-place",
             "R-04-5",
@@ -228,6 +237,20 @@ def _agreement() -> list[Vector]:
         ),
         _ordered("order-longer-prompt", "R-04-8", "A longer prompt.", replace(order, max_prompt_tokens=24), "limits"),
         _ordered("order-late", "R-04-8", "The quote expired now.", order, "quote_expired", now_ms=quote.expires_ms),
+        _ordered(
+            "order-from-future",
+            "R-04-8",
+            "Issued 120.001 s after our clock.",
+            replace(order, issued_ms=NOW_MS + 120_013, expires_ms=NOW_MS + 600_000),
+            "issued_in_future",
+        ),
+        _ordered(
+            "order-expired",
+            "R-04-8",
+            "Expired 120 s ago.",
+            replace(order, issued_ms=NOW_MS - 300_000, expires_ms=NOW_MS - 119_988),
+            "expired",
+        ),
         _pair("job-request-ok", "R-04-9", "What was committed to.", "job-request", JOB.job_request.raw),
         _pair(
             "job-request-other",
@@ -274,9 +297,10 @@ def _quoted(
     *,
     now_ms: int = NOW_MS + 6,
     peer: SigningIdentity = EXECUTOR,
+    request: Packet = JOB.quote_request,
 ) -> Vector:
     given: dict[str, JsonValue] = {
-        "quote_request": JOB.quote_request.raw.hex(),
+        "quote_request": request.raw.hex(),
         "peer": peer.public_key.hex(),
         "now_ms": now_ms,
     }
