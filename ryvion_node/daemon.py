@@ -50,7 +50,7 @@ from ryvion_node.proxy.server import ProxyServer
 from ryvion_node.proxy.settings import Settings
 from ryvion_node.proxy.wiring import LedgerReceipts, NodeKeys
 from ryvion_protocol.constants import MARKET_PROTOCOL
-from ryvion_protocol.schema import NodeKey
+from ryvion_protocol.schema import NodeKey, as_label
 
 
 class NotBundled(OperatorError):
@@ -180,7 +180,7 @@ async def _start_selling(
         ledger=ledger,
         chains=Chains(ledger, identity.public_key),
         hardware=hardware,
-        location=config.node.location,
+        location=as_label(config.node.location),
         network=config.node.network,
         clock_ms=_now_ms,
     )
@@ -202,7 +202,7 @@ async def _start_selling(
         software=f"ryvion-node/{__version__}",
         hardware=hardware,
         jurisdiction=jurisdiction,
-        location=config.node.location,
+        location=as_label(config.node.location),
         price_in=config.executor.price_in,
         price_out=config.executor.price_out,
     )

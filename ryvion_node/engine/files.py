@@ -73,6 +73,9 @@ class DigestCache:
     def put(self, path: Path, state: FileState, digest: bytes) -> None:
         """Remember; forgets what was known of earlier versions of the file."""
         name = str(path.resolve())
+        if self._store is not None:
+            # Another cache may have written to the same store meanwhile.
+            self._known = _load(self._store) | self._known
         self._known = {key: value for key, value in self._known.items() if key[0] != name}
         self._known[name, state] = digest
         if self._store is not None:

@@ -17,10 +17,10 @@ from ryvion_node.engine.interface import (
     ModelSpec,
     Turn,
 )
-from ryvion_node.engine.jobs import count, generation_events, wire_request, wire_turns
+from ryvion_node.engine.jobs import count, generation_events, wire_request, wire_turns, worker_error
 from ryvion_node.engine.served_model import ModelStatus, ServedModel
 from ryvion_node.engine.wire import Cancel, CountPrompt, CountText
-from ryvion_node.engine.worker_process import Timing
+from ryvion_node.engine.worker_process import Timing, WorkerGone
 
 
 class LlamaEngine:
@@ -76,7 +76,10 @@ class LlamaEngine:
     async def generate(self, request: GenerationRequest) -> AsyncIterator[AsyncIterator[GenerationEvent]]:
         """Jobs beyond the model's slots wait their turn in the worker."""
         worker = self._find(request.model).worker()
-        inbox = worker.open()
+        try:
+            inbox = worker.open()
+        except WorkerGone as exc:
+            raise worker_error(request.model, exc.end) from exc
         events = generation_events(request.model, worker, inbox)
         try:
             worker.post(wire_request(request, inbox.number))

@@ -259,6 +259,8 @@ class WorkerProcess:
     def _settle(self, code: int | None) -> End:
         if self._end is None:
             how = signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
+            if how == "SIGKILL":
+                how += " (out of memory?)"
             lines = self._stderr.decode("utf-8", "replace").strip().splitlines()
             said = f": {lines[-1][:200]}" if lines else ""
             self._end = Died(f"{how}{said}", stalled=False)

@@ -6,10 +6,10 @@ from typing import Final
 
 from ryvion_node.engine.devices import DeviceList
 from ryvion_protocol.messages import Hardware
+from ryvion_protocol.schema import as_label
 
 _BACKENDS: Final = {"cuda": "cuda", "rocm": "rocm", "hip": "rocm", "metal": "metal", "mtl": "metal", "vulkan": "vulkan"}
 """How ggml's device names begin -> our word."""
-MAX_LABEL_BYTES: Final = 64
 
 
 def hardware_of(found: DeviceList) -> Hardware:
@@ -17,7 +17,7 @@ def hardware_of(found: DeviceList) -> Hardware:
     best = found.best
     alike = [device for device in found.devices if (device.kind, device.name) == (best.kind, best.name)]
     return Hardware(
-        name=_cut(" ".join(best.name.split())),
+        name=as_label(" ".join(best.name.split())),
         count=len(alike),
         memory_bytes=sum(device.memory_bytes for device in alike),
         backend=_backend(best.backend, best.kind),
@@ -29,7 +29,3 @@ def _backend(ggml_name: str, kind: str) -> str:
         return "cpu"
     known = (word for start, word in _BACKENDS.items() if ggml_name.lower().startswith(start))
     return next(known, "other")
-
-
-def _cut(text: str) -> str:
-    return text.encode()[:MAX_LABEL_BYTES].decode("utf-8", "ignore").strip()

@@ -34,7 +34,7 @@ from ryvion_protocol.messages import (
 from ryvion_protocol.money import cost_microcredits, metering_units
 from ryvion_protocol.packet import Packet, pack
 from ryvion_protocol.receipt import ReceiptFields, issue_receipt
-from ryvion_protocol.schema import JobId, NodeKey
+from ryvion_protocol.schema import JobId, NodeKey, as_note
 from ryvion_protocol.signing import SigningIdentity
 from ryvion_protocol.transcript import ResultHasher, Transcript
 
@@ -324,6 +324,6 @@ class SoldJob:
         await self._shop.ledger.fail_job(self._terms.job_id, "sold", failure.code, str(failure))
         status = 400 if failure.code in ("context_overflow", "template_failed") else 500
         try:
-            await self._channel.send(pack(Error(status, failure.code, str(failure)[:500], 0)))
+            await self._channel.send(pack(Error(status, failure.code, as_note(str(failure)), 0)))
         except (StreamBroken, ProtocolError):
             return

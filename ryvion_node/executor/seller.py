@@ -17,10 +17,12 @@ from ryvion_node.ledger.records import JobBegun
 from ryvion_node.log import log_event
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import Stream, StreamBroken
-from ryvion_protocol.errors import PayloadInvalid, ProtocolError
+from ryvion_protocol.agreement import check_job_offer, check_job_request
+from ryvion_protocol.errors import ProtocolError
 from ryvion_protocol.job import job_id_of
 from ryvion_protocol.messages import Cancel, Error, JobOffer, JobRequest, Quote, QuoteRequest, Refusal
 from ryvion_protocol.packet import Packet, pack
+from ryvion_protocol.schema import as_note
 
 log = logging.getLogger("ryvion.executor.seller")
 
@@ -46,7 +48,7 @@ class Seller:
             await self._serve(channel)
         except ProtocolError as exc:
             log_event(log, "peer_broke_protocol", peer=stream.peer.hex(), code=exc.code)
-            await _tell(channel, Error(400, exc.code, str(exc)[:500], 0))
+            await _tell(channel, Error(400, exc.code, as_note(str(exc)), 0))
         except JobExists:
             await _tell(channel, Error(409, "job_replayed", "this order was placed before", 0))
         except LedgerError as exc:
@@ -83,14 +85,14 @@ class Seller:
             now_ms = self._workshop.clock_ms()
             quote = pack(quote_for(shop, request, asked.hash, model, depth, now_ms), self._workshop.identity)
             await channel.send(quote)
-            terms = await self._await_order(channel, quote)
+            terms = await self._await_order(channel, asked, quote)
             if terms is not None:
                 turn = self._turns.setdefault(model.name, trio.CapacityLimiter(model.slots))
                 await SoldJob(self._workshop, channel, terms, turn).run()
         finally:
             self._slots.release(place)
 
-    async def _await_order(self, channel: JobChannel, quote: Packet) -> SoldTerms | None:
+    async def _await_order(self, channel: JobChannel, requested: Packet, quote: Packet) -> SoldTerms | None:
         assert isinstance(quote.message, Quote)
         held_s = (quote.message.expires_ms - quote.message.issued_ms) / 1000 + ORDER_GRACE_S
         with trio.fail_after(held_s):
@@ -104,7 +106,8 @@ class Seller:
         offer, request = ordered.message, asked.message
         if not isinstance(offer, JobOffer) or not isinstance(request, JobRequest):
             return None
-        self._check_order(channel, offer, quote, asked)
+        check_job_offer(ordered, quote, requested, channel.peer, self._workshop.clock_ms())
+        check_job_request(asked, ordered)
         await self._workshop.ledger.begin_job(
             JobBegun(
                 job_id=job_id_of(ordered),
@@ -119,23 +122,6 @@ class Seller:
             )
         )
         return SoldTerms(job_id_of(ordered), offer, request, quote.message, quote.hash)
-
-    def _check_order(self, channel: JobChannel, offer: JobOffer, quote: Packet, request: Packet) -> None:
-        """The order must be the peer's own, for this quote, and commit to this prompt."""
-        assert isinstance(quote.message, Quote)
-        bid = quote.message
-        wrong = {
-            "network": offer.network != self._workshop.network,
-            "requester_key": offer.requester_key != channel.peer,
-            "executor_key": offer.executor_key != bid.node_key,
-            "quote_hash": offer.quote_hash != quote.hash,
-            "model": (offer.model, offer.digest) != (bid.model, bid.digest),
-            "request_commitment": offer.request_commitment != request.hash,
-            "expires_ms": offer.expires_ms <= self._workshop.clock_ms() - 120_000,
-        }
-        for field, is_wrong in wrong.items():
-            if is_wrong:
-                raise PayloadInvalid("order_mismatch", f"JobOffer.{field} does not match what was quoted")
 
 
 async def _tell(channel: JobChannel, error: Error) -> None:

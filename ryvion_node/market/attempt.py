@@ -17,6 +17,7 @@ from ryvion_node.market.interface import Outcome
 from ryvion_node.market.terms import Terms
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import StreamBroken
+from ryvion_protocol.agreement import check_started
 from ryvion_protocol.checks import Check, JobEvidence, all_passed, check_finished_job, first_failure
 from ryvion_protocol.errors import ProtocolError
 from ryvion_protocol.exported import export_envelope
@@ -90,15 +91,11 @@ class Attempt:
         with _translated(STARTED_TIMEOUT_S + quote.first_token_ms / 1000, "take the job"):
             await self._channel.send(offer, self.terms.job_request)
             packet = await self._channel.receive()
-        match packet.message:
-            case Started() as started:
-                if started.job_id != self.terms.job_id:
-                    raise AttemptFailed("it started another job", code="wrong_job")
-                if started.jurisdiction != quote.jurisdiction:
-                    raise AttemptFailed("it started in another jurisdiction", code="wrong_jurisdiction")
-                self.started = started
-            case other:
-                raise _unwanted(other)
+            if isinstance(packet.message, Started):
+                check_started(packet.message, offer, self.terms.quote)
+        if not isinstance(packet.message, Started):
+            raise _unwanted(packet.message)
+        self.started = packet.message
 
     async def next_text(self) -> str | None:
         """The next piece of the answer, or None after the last; raises AttemptFailed when the job breaks."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -14,6 +14,7 @@ from ryvion_node.market.interface import Candidate, ChatOrder
 from ryvion_node.market.selection import Bid, Eligible, bid_cost, candidate, expected_completion
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import Network, PeerUnreachable, StreamBroken
+from ryvion_protocol.agreement import check_quote
 from ryvion_protocol.constants import MARKET_PROTOCOL
 from ryvion_protocol.errors import ProtocolError
 from ryvion_protocol.messages import CHAT, Error, Quote, QuoteRequest, Refusal
@@ -46,7 +47,8 @@ Answer = LiveBid | Candidate
 class Bidding:
     """Holds quote rounds. Streams that lose or answer late are closed in the owner's nursery, off the hot path."""
 
-    def __init__(self, network: Network, network_id: str, nursery: trio.Nursery) -> None:
+    def __init__(self, network: Network, network_id: str, nursery: trio.Nursery, clock_ms: Callable[[], int]) -> None:
+        self._clock_ms = clock_ms
         self._network = network
         self._network_id = network_id
         self._nursery = nursery
@@ -105,9 +107,10 @@ class Bidding:
                 packet = await channel.receive()
             match packet.message:
                 case Quote() as quote:
-                    wrong = wrong_quote(quote, request, eligible, order)
-                    if wrong is not None:
-                        return line("refused", wrong)
+                    check_quote(packet, request, channel.peer, self._clock_ms())
+                    reason = unacceptable(quote, eligible, order)
+                    if reason is not None:
+                        return line("refused", reason)
                     kept = True
                     return LiveBid(Bid(eligible, quote), packet, channel)
                 case Refusal() as refusal:
@@ -144,14 +147,8 @@ class Bidding:
         )
 
 
-def wrong_quote(quote: Quote, request: Packet, eligible: Eligible, order: ChatOrder) -> str | None:
-    """Does the quote answer what was asked, by whom it was asked? The reason when not."""
-    if quote.node_key != eligible.key:
-        return "the quote names another node"
-    if quote.request_hash != request.hash:
-        return "the quote answers another request"
-    if (quote.model, quote.digest) != (eligible.model.name, eligible.model.digest):
-        return "the quote is for another model"
+def unacceptable(quote: Quote, eligible: Eligible, order: ChatOrder) -> str | None:
+    """Why a proper quote is still not good enough for this order; None when it is."""
     if quote.jurisdiction != eligible.offer.jurisdiction:
         return f"the quote says jurisdiction {quote.jurisdiction}, the offer said {eligible.offer.jurisdiction}"
     if eligible.prompt_limit + 1 > quote.context_tokens:

@@ -40,7 +40,8 @@ class Buyer:
         max_price: int | None = None,
     ) -> None:
         """`max_price`: most micro-credits that any one job may cost; an order may only lower it."""
-        self._floor = TradingFloor(network_id, book, desk, Bidding(network, network_id, nursery), quote_peers)
+        bidding = Bidding(network, network_id, nursery, desk.clock_ms)
+        self._floor = TradingFloor(network_id, book, desk, bidding, quote_peers)
         self._nursery = nursery
         self._max_price = max_price
         self._settling = 0

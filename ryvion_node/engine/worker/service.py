@@ -131,6 +131,8 @@ class _Server:
             model = _open(path, start, self._pipes, Log())
             self._prompts = Prompts(model)
             return Ready(b"", (), header.quantisation, 0, 0, 0, ()), None
+        if header.pooling:
+            raise LlamaError(f"{path}: an embedding model; only chat models can be served")
         digest, state = self._identify(path, start)
         log = Log()
         model = _open(path, start, self._pipes, log)

@@ -49,6 +49,14 @@ async def test_first_text_comes_at_once_and_the_rest_is_gathered() -> None:
         assert len(texts) < 8
 
 
+async def test_nothing_is_lost_that_arrives_while_a_frame_is_under_way() -> None:
+    plan = SellerPlan(1, script=lambda r: Script("a b c d e f g h", token_s=0.001))
+    async with marketplace(plan) as market:
+        market.internet.delay_s = 0.004
+        for _ in range(5):
+            assert (await buy(market)).text == "a b c d e f g h"
+
+
 async def test_envelopes_of_a_pair_form_a_chain() -> None:
     async with marketplace(SellerPlan(1)) as market:
         first, second = await buy(market), await buy(market)
