@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
@@ -21,6 +22,7 @@ from engine_support import (
     tokens_of,
 )
 
+from ryvion_node.engine import gguf
 from ryvion_node.engine.constants import CREDIT_RETURN_TOKENS, CREDIT_TOKENS
 from ryvion_node.engine.counter import VocabCounter
 from ryvion_node.engine.gguf import read_header
@@ -159,9 +161,11 @@ async def test_a_slow_reader_slows_only_its_own_job(engine: LlamaEngine) -> None
     assert len(tokens_of(rest)) > CREDIT_RETURN_TOKENS
 
 
-async def test_vocabulary_alone_counts_the_same(engine: LlamaEngine) -> None:
+@pytest.mark.parametrize("cut", [False, True], ids=["whole file", "header only"])
+async def test_vocabulary_alone_counts_the_same(engine: LlamaEngine, tmp_path: Path, cut: bool) -> None:
+    path = header_of(TINY, tmp_path / "header.gguf") if cut else TINY
     digest = engine.models()[0].digest
-    counter = VocabCounter({digest: TINY})
+    counter = VocabCounter({digest: path})
     turns = (Turn("system", "Be brief."), Turn("user", "caf\u00e9 <|end|>"), Turn("assistant", " and"))
     async with trio.open_nursery() as nursery:
         await nursery.start(counter.run)
@@ -171,6 +175,17 @@ async def test_vocabulary_alone_counts_the_same(engine: LlamaEngine) -> None:
             "tiny", "caf\u00e9 <|end|>"
         )
         nursery.cancel_scope.cancel()
+
+
+def header_of(model: Path, path: Path) -> Path:
+    """A copy of a GGUF with all its metadata and no tensor."""
+    with model.open("rb") as file:
+        gguf._Reader(file).header()
+        end = file.tell()
+        file.seek(0)
+        data = file.read(end)
+    path.write_bytes(data[:8] + bytes(8) + data[16:])
+    return path
 
 
 async def test_several_models_at_once() -> None:
