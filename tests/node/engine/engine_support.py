@@ -27,23 +27,21 @@ from ryvion_node.engine.worker_process import Timing
 MODELS = Path(ryvion_node.models.__file__).parent
 TINY = MODELS / "ryvion-tiny.Q8_0.gguf"
 TERNARY = MODELS / "tinyllama.TQ2_0.gguf"
-SPEC = ModelSpec(name="tiny", path=TINY, context_tokens=512, slots=4, threads=1)
 REQUEST = GenerationRequest(
-    model="tiny",
+    model="small",
     turns=(Turn("user", "What is the capital of France?"),),
     max_tokens=40,
     temperature=0.0,
     top_p=1.0,
     seed=1,
 )
-# At this temperature the tiny model speaks nonsense and hardly ever ends by itself.
-ENDLESS = replace(REQUEST, max_tokens=480, temperature=5.0)
+ENDLESS = replace(REQUEST, max_tokens=480)
 
 
 @asynccontextmanager
 async def running(*specs: ModelSpec, timing: Timing | None = None) -> AsyncIterator[LlamaEngine]:
     """An engine whose models are all ready or broken."""
-    engine = LlamaEngine(specs or (SPEC,), timing=timing)
+    engine = LlamaEngine(specs, timing=timing)
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
         await engine.settled()

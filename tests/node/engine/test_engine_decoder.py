@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
-from engine_support import TINY
 
 from ryvion_node.engine.constants import CREDIT_TOKENS
 from ryvion_node.engine.wire import Cancel, Credit, JobPiece, Message, Ping, Pong, WireTurn
@@ -50,10 +50,10 @@ class Bench:
             on_end=lambda job, reason: self.ended.update({job.number: reason}),
         )
 
-    def job(self, content: str, *, max_tokens: int = 24, temperature: float = 0.0, credit: int = CREDIT_TOKENS) -> Job:
+    def job(self, content: str, *, max_tokens: int = 24, credit: int = CREDIT_TOKENS) -> Job:
         turns: list[WireTurn] = [("user", content, "")]
-        sampling = Sampling(temperature, 1.0, 9)
-        return Job(next(self.numbers), self.prompts.tokens(turns), sampling, max_tokens, TextHold(()), credit)
+        greedy = Sampling(0.0, 1.0, 9)
+        return Job(next(self.numbers), self.prompts.tokens(turns), greedy, max_tokens, TextHold(()), credit)
 
     def finish(self, decoder: Decoder, *jobs: Job) -> list[tuple[int, ...]]:
         for job in jobs:
@@ -75,9 +75,9 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
+def bench(small_model: Path) -> Bench:
     log = Log()
-    model = Model(TINY, vocab_only=False, gpu_layers=0, on_progress=lambda _share: None, log=log)
+    model = Model(small_model, vocab_only=False, gpu_layers=0, on_progress=lambda _share: None, log=log)
     context = Context(model, context_tokens=CONTEXT, slots=SLOTS, batch_tokens=128, threads=1, log=log)
     return Bench(model, context, Prompts(model))
 
@@ -112,7 +112,7 @@ def test_a_prompt_in_chunks_is_the_same_prompt(bench: Bench) -> None:
 
 def test_a_long_prompt_does_not_stop_the_others(bench: Bench) -> None:
     decoder = bench.decoder(prompt_s=0.01)
-    short = bench.job("Hi", max_tokens=50, temperature=5.0)
+    short = bench.job("Hi", max_tokens=50)
     decoder.post(short)
     decoder.turn()
     long = bench.job("word " * 60)
@@ -128,7 +128,7 @@ def test_a_long_prompt_does_not_stop_the_others(bench: Bench) -> None:
 
 def test_below_the_break_even_jobs_take_turns(bench: Bench) -> None:
     decoder = bench.decoder(step_s={1: 1.0, 2: 3.0, 3: 9.0, 4: 27.0})
-    jobs = [bench.job("Hi", temperature=5.0) for _ in range(3)]
+    jobs = [bench.job("Hi") for _ in range(3)]
     for job in jobs:
         decoder.post(job)
     while not all(bench.tokens(job) for job in jobs):
@@ -141,7 +141,7 @@ def test_below_the_break_even_jobs_take_turns(bench: Bench) -> None:
 
 def test_cancel_takes_effect_before_the_next_step(bench: Bench) -> None:
     decoder = bench.decoder()
-    gone, stays = bench.job("Hi", temperature=5.0), bench.job("Hi", temperature=5.0)
+    gone, stays = bench.job("Hi"), bench.job("Hi")
     decoder.post(gone)
     decoder.post(stays)
     decoder.turn()
@@ -170,8 +170,8 @@ def test_a_job_that_waits_for_a_slot_can_be_cancelled(bench: Bench) -> None:
 
 def test_without_credit_a_job_pauses_and_the_others_go_on(bench: Bench) -> None:
     decoder = bench.decoder()
-    poor = bench.job("Hi", temperature=5.0, credit=3)
-    rich = bench.job("Hi", temperature=5.0, max_tokens=30)
+    poor = bench.job("Hi", credit=3)
+    rich = bench.job("Hi", max_tokens=30)
     decoder.post(poor)
     bench.finish(decoder, rich)
     assert len(bench.tokens(poor)) == 3
@@ -197,3 +197,10 @@ def test_prompt_tokens_hold_control_tokens_of_the_template_only(bench: Bench) ->
     assert len(control) >= 3
     assert forged[0] == vocabulary.bos
     assert forged.count(vocabulary.bos) == 1
+
+
+def test_a_prefix_follows_the_prompt_as_plain_text(bench: Bench) -> None:
+    asked: list[WireTurn] = [("user", "Hi", "")]
+    begun: list[WireTurn] = [*asked, ("assistant", "The <|end|>", "")]
+    plain = bench.model.vocabulary.tokenise("The <|end|>")
+    assert bench.prompts.tokens(begun) == bench.prompts.tokens(asked) + plain

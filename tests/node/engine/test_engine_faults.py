@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from engine_support import ENDLESS, REQUEST, SPEC, TINY, collect, end_of, failure, running
+from engine_support import ENDLESS, REQUEST, TINY, collect, end_of, failure, running
 
 from ryvion_node.engine import served_model
 from ryvion_node.engine.counter import VocabCounter
@@ -44,8 +44,8 @@ async def struck(
                 at = None
 
 
-async def test_kill_while_decoding() -> None:
-    async with running() as engine:
+async def test_kill_while_decoding(spec: ModelSpec) -> None:
+    async with running(spec) as engine:
         with pytest.raises(EngineError, match="SIGKILL") as caught:
             await struck(engine, ENDLESS, signal.SIGKILL, Piece)
         assert caught.value.code == "worker_crashed"
@@ -56,15 +56,15 @@ async def test_kill_while_decoding() -> None:
         assert end_of(await collect(engine, REQUEST))
 
 
-async def test_kill_while_reading_the_prompt() -> None:
-    async with running() as engine:
+async def test_kill_while_reading_the_prompt(spec: ModelSpec) -> None:
+    async with running(spec) as engine:
         with pytest.raises(EngineError) as caught:
             await struck(engine, replace(ENDLESS, turns=(Turn("user", "word " * 400),)), signal.SIGKILL, None)
         assert caught.value.code == "worker_crashed"
 
 
-async def test_kill_while_loading() -> None:
-    engine = LlamaEngine([SPEC])
+async def test_kill_while_loading(spec: ModelSpec) -> None:
+    engine = LlamaEngine([spec])
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
         await trio.testing.wait_all_tasks_blocked()
@@ -75,9 +75,9 @@ async def test_kill_while_loading() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_three_quick_deaths_withdraw_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_three_quick_deaths_withdraw_the_model(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ryvion_node.engine.restart.RESTART_DELAYS_S", (0.0,))
-    async with running() as engine:
+    async with running(spec) as engine:
         for _ in range(3):
             revision = engine.revision
             os.kill(engine.status()[0].worker_pid, signal.SIGABRT)
@@ -91,17 +91,17 @@ async def test_three_quick_deaths_withdraw_the_model(monkeypatch: pytest.MonkeyP
         assert (await failure(engine, REQUEST)).code == "model_broken"
 
 
-async def test_a_hang_is_noticed() -> None:
-    async with running(timing=Timing(step_stall_s=0.3, ping_every_s=0.1)) as engine:
+async def test_a_hang_is_noticed(spec: ModelSpec) -> None:
+    async with running(spec, timing=Timing(step_stall_s=0.3, ping_every_s=0.1)) as engine:
         with pytest.raises(EngineError) as caught:
             await struck(engine, ENDLESS, signal.SIGSTOP, Piece)
         assert caught.value.code == "worker_stalled"
         await restarted(engine)
 
 
-async def test_a_hang_while_loading_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hang_while_loading_is_noticed(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(served_model, "RestartPolicy", lambda: _Patient())
-    engine = LlamaEngine([SPEC], timing=Timing(load_stall_s=0.2))
+    engine = LlamaEngine([spec], timing=Timing(load_stall_s=0.2))
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
         await trio.testing.wait_all_tasks_blocked()
@@ -144,15 +144,15 @@ def _empty(_data: bytes) -> bytes:
     return b""
 
 
-async def test_bad_files_are_named_and_the_others_serve(tmp_path: Path) -> None:
+async def test_bad_files_are_named_and_the_others_serve(spec: ModelSpec, tmp_path: Path) -> None:
     damages: list[Callable[[bytes], bytes]] = [_zeros, _no_magic, _huge_count, _huge_tensor_count, _half, _head, _empty]
-    specs = [SPEC, ModelSpec("missing", tmp_path / "missing.gguf"), replace(SPEC, name="digest", digest=b"\1" * 32)]
+    specs = [spec, ModelSpec("missing", tmp_path / "missing.gguf"), replace(spec, name="digest", digest=b"\1" * 32)]
     for damage in damages:
         path = tmp_path / f"{damage.__name__}.gguf"
-        path.write_bytes(damage(TINY.read_bytes()))
+        path.write_bytes(damage(spec.path.read_bytes()))
         specs.append(ModelSpec(damage.__name__, path))
     async with running(*specs) as engine:
-        assert [model.name for model in engine.models()] == ["tiny"]
+        assert [model.name for model in engine.models()] == ["small"]
         for status in engine.status()[1:]:
             assert status.state == "broken"
             assert ".gguf" in status.reason
@@ -162,8 +162,8 @@ async def test_bad_files_are_named_and_the_others_serve(tmp_path: Path) -> None:
         assert end_of(await collect(engine, REQUEST))
 
 
-async def test_impossible_contexts_are_refused() -> None:
-    async with running(replace(SPEC, context_tokens=10_000_000)) as engine:
+async def test_impossible_contexts_are_refused(spec: ModelSpec) -> None:
+    async with running(replace(spec, context_tokens=10_000_000)) as engine:
         assert "trained with" in engine.status()[0].reason
 
 
