@@ -106,11 +106,10 @@ def test_requester_killed_while_streaming_leaves_the_executor_its_evidence(fresh
     fresh.sell("only", "DE", "0.05", str(slow_model)).wait_until_ready()
     fresh.buy()
     fresh.ready(offers=1)
-    with client_of(fresh) as client:
-        with pytest.raises((openai.APIError, httpx.HTTPError, OSError)):  # noqa: PT012
-            for chunk in ask(client, "slow", max_tokens=LONG, stream=True):
-                if chunk.choices[0].delta.content:
-                    fresh.kill("buyer")
+    with client_of(fresh) as client, pytest.raises((openai.APIError, httpx.HTTPError, OSError)):  # noqa: PT012
+        for chunk in ask(client, "slow", max_tokens=LONG, stream=True):
+            if chunk.choices[0].delta.content:
+                fresh.kill("buyer")
     wait_until(lambda: [job.state for job in fresh.jobs("only", "sold")] == ["delivered"], "evidence kept")
     (job,) = fresh.jobs("only", "sold")
     assert 0 < job.completion_units < LONG / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -72,16 +73,18 @@ def test_stream_gives_the_same_text_as_the_whole_answer(client: openai.OpenAI) -
     assert ryvion(chunks[-2])["accepted"] is True
 
 
-async def test_async_client_streams(market: LiveMarket) -> None:
-    transport = openai.DefaultAsyncHttpxClient(trust_env=False)
-    async with openai.AsyncOpenAI(
-        base_url=market.endpoint, api_key=market.api_key, http_client=transport, max_retries=0
-    ) as client:
-        stream = await client.chat.completions.create(
-            model=MODEL, messages=[{"role": "user", "content": PROMPT}], temperature=0, max_tokens=16, stream=True
-        )
-        reasons = [chunk.choices[0].finish_reason async for chunk in stream]
-    assert reasons[-1] in ("stop", "length")
+def test_async_client_streams(market: LiveMarket) -> None:
+    async def stream() -> list[str | None]:
+        transport = openai.DefaultAsyncHttpxClient(trust_env=False)
+        async with openai.AsyncOpenAI(
+            base_url=market.endpoint, api_key=market.api_key, http_client=transport, max_retries=0
+        ) as client:
+            chunks = await client.chat.completions.create(
+                model=MODEL, messages=[{"role": "user", "content": PROMPT}], temperature=0, max_tokens=16, stream=True
+            )
+            return [chunk.choices[0].finish_reason async for chunk in chunks]
+
+    assert asyncio.run(stream())[-1] in ("stop", "length")
 
 
 def test_jurisdiction_goes_to_the_dearer_node_that_is_there(market: LiveMarket, client: openai.OpenAI) -> None:

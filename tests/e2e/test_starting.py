@@ -75,7 +75,6 @@ def test_ledger_from_a_newer_version(tmp_path: Path) -> None:
     home.mkdir(mode=0o700)
     with closing(sqlite3.connect(home / "ledger.sqlite3")) as database:
         database.execute("PRAGMA user_version = 9999")
-        database.execute("CREATE TABLE later (x) STRICT" if sqlite3.sqlite_version_info >= (3, 37) else "")
         database.commit()
     (home / "ledger.sqlite3").chmod(0o600)
     refused(up(home), "newer version")

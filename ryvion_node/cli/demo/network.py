@@ -63,7 +63,9 @@ class DemoNode:
             )
 
     def wait_until_ready(self) -> None:
-        """Read the ready line; raises DemoNodeFailed when the process ends or takes too long."""
+        """Read the ready line, once; raises DemoNodeFailed when the process ends or takes too long."""
+        if self.ready:
+            return
         assert self.process.stdout is not None
         overdue = threading.Timer(READY_TIMEOUT_S, self.process.kill)
         overdue.start()
