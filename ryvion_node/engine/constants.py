@@ -18,7 +18,7 @@ MAX_SLOTS: Final = 64
 """Parallel sequences of one context; llama.cpp allows 256."""
 MAX_STOP_STRINGS: Final = 16
 """More than the OpenAI API's four, few enough to search after each token."""
-MAX_STOP_BYTES: Final = 1024
+MAX_STOP_CHARS: Final = 1024
 """Longer stop strings would hold text back for long."""
 MAX_TEMPLATE_CHARS: Final = 256 * 1024
 """Chat templates in the wild reach 40 kB."""

@@ -10,7 +10,7 @@ import trio
 from ryvion_node.engine.files import FileState, file_state
 from ryvion_node.engine.gguf import GgufError
 from ryvion_node.engine.interface import EngineError, Turn
-from ryvion_node.engine.jobs import count, wire_turns, worker_error
+from ryvion_node.engine.jobs import count, plain_text, wire_turns, worker_error
 from ryvion_node.engine.wire import CountPrompt, CountText, Ready, Start
 from ryvion_node.engine.worker_process import Broken, End, Timing, WorkerProcess
 
@@ -39,7 +39,8 @@ class VocabCounter:
         return await self._count(digest, lambda number: CountPrompt(number, wired))
 
     async def count_text(self, digest: bytes, text: str) -> int:
-        return await self._count(digest, lambda number: CountText(number, text))
+        plain = plain_text(text)
+        return await self._count(digest, lambda number: CountText(number, plain))
 
     async def _count(self, digest: bytes, make: Callable[[int], CountPrompt | CountText]) -> int:
         if self._nursery is None:

@@ -33,17 +33,24 @@ _CODES: Final = frozenset(get_args(EngineErrorCode))
 
 
 def wire_turns(turns: Sequence[Turn]) -> tuple[WireTurn, ...]:
-    """Turns as they cross the pipe."""
-    return tuple((turn.role, turn.content, turn.name) for turn in turns)
+    """Turns as they cross the pipe. Raises EngineError."""
+    return tuple((plain_text(turn.role), plain_text(turn.content), plain_text(turn.name)) for turn in turns)
+
+
+def plain_text(text: str) -> str:
+    """The same text, or EngineError if UTF-8 cannot carry it (JSON can hold half a surrogate pair)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise EngineError("template_failed", "the text holds half of a surrogate pair") from None
+    return text
 
 
 def wire_request(request: GenerationRequest, number: int) -> Generate:
     """Raises ValueError for a request that no check should have let through."""
     if request.max_tokens < 1 or request.temperature < 0 or not 0 <= request.seed < 1 << 64:
         raise ValueError("max_tokens, temperature or seed out of range")
-    if len(request.stop) > limits.MAX_STOP_STRINGS or any(
-        len(stop.encode()) > limits.MAX_STOP_BYTES for stop in request.stop
-    ):
+    if len(request.stop) > limits.MAX_STOP_STRINGS or any(len(stop) > limits.MAX_STOP_CHARS for stop in request.stop):
         raise ValueError("too many or too long stop strings")
     return Generate(
         job=number,
@@ -52,7 +59,7 @@ def wire_request(request: GenerationRequest, number: int) -> Generate:
         temperature=float(request.temperature),
         top_p=float(request.top_p),
         seed=request.seed,
-        stop=request.stop,
+        stop=tuple(map(plain_text, request.stop)),
         credit=limits.CREDIT_TOKENS,
     )
 

@@ -17,7 +17,7 @@ from ryvion_node.engine.interface import (
     ModelSpec,
     Turn,
 )
-from ryvion_node.engine.jobs import count, generation_events, wire_request, wire_turns, worker_error
+from ryvion_node.engine.jobs import count, generation_events, plain_text, wire_request, wire_turns, worker_error
 from ryvion_node.engine.served_model import ModelStatus, ServedModel
 from ryvion_node.engine.wire import Cancel, CountPrompt, CountText
 from ryvion_node.engine.worker_process import Timing, WorkerGone
@@ -94,7 +94,8 @@ class LlamaEngine:
         return await self._count(model, lambda number: CountPrompt(number, wired))
 
     async def count_text(self, model: str, text: str) -> int:
-        return await self._count(model, lambda number: CountText(number, text))
+        plain = plain_text(text)
+        return await self._count(model, lambda number: CountText(number, plain))
 
     async def _count(self, model: str, make: Callable[[int], CountPrompt | CountText]) -> int:
         return await count(self._find(model).worker(), make, model)

@@ -117,7 +117,7 @@ class WorkerProcess:
     def __init__(self, start: Start, timing: Timing) -> None:
         self._start = start
         self._timing = timing
-        self._outbox: deque[Message] = deque([start])
+        self._outbox: deque[bytes] = deque([pack([start])])
         self._to_send = trio.Event()
         self._inboxes: dict[int, Inbox] = {}
         self._next_job = 1
@@ -154,8 +154,8 @@ class WorkerProcess:
         return end
 
     def post(self, message: Message) -> None:
-        """Send without waiting; the worker reads at once, so little ever queues up."""
-        self._outbox.append(message)
+        """Send without waiting; the worker reads at once, so little ever queues up. Raises WireError."""
+        self._outbox.append(pack([message]))
         self._to_send.set()
 
     def open(self) -> Inbox:
@@ -186,9 +186,9 @@ class WorkerProcess:
         try:
             while True:
                 while self._outbox:
-                    messages = list(self._outbox)
+                    data = b"".join(self._outbox)
                     self._outbox.clear()
-                    await stdin.send_all(pack(messages))
+                    await stdin.send_all(data)
                 self._to_send = trio.Event()
                 await self._to_send.wait()
         except (trio.BrokenResourceError, trio.ClosedResourceError):

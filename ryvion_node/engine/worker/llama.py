@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import llama_cpp.llama_cpp as bindings
 import numpy as np
@@ -36,11 +36,15 @@ class LlamaError(Exception):
 class Log:
     """llama.cpp's log: silent, but the errors of loading are kept for the reason shown to the owner."""
 
+    _installed: ClassVar[Log | None] = None
+    """llama.cpp keeps a pointer into the newest one, so it must live on."""
+
     def __init__(self) -> None:
         self._errors: list[str] = []
         self._listening = True
         self._callback = _lib.llama_log_callback(self._heard)
         _lib.llama_log_set(self._callback, ctypes.c_void_p(0))
+        Log._installed = self
 
     def _heard(self, level: int, text: bytes, _user_data: object) -> None:
         if self._listening and level == _LOG_ERROR and len(self._errors) < 8:

@@ -38,6 +38,8 @@ _NEAR: Final = 4.0
 """Tokens within this of the best z have their noise computed in any case; the others only where it is large."""
 _WIDTHS: Final = (4.0, 8.0, 16.0, np.inf)
 """How far below the best z the nucleus is looked for, until it holds enough."""
+_FEW: Final = 1024
+"""So many are sorted; more are halved first."""
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.intp]
@@ -100,15 +102,36 @@ def nucleus(logits: npt.NDArray[np.float32], temperature: float, top_p: float) -
     below = logits - logits.max()
     weights = np.exp(below / np.float32(temperature))
     wanted = top_p * float(weights.sum(dtype=np.float64))
-    ids, before = np.arange(0), np.zeros(0)
+    ids = np.arange(0)
     for width in _WIDTHS:
         ids = np.flatnonzero(below >= -width * temperature)
-        ids = ids[np.argsort(below[ids] * np.float32(-1), kind="stable")]
-        before = np.cumsum(weights[ids], dtype=np.float64)
-        if before[-1] >= wanted:
+        if weights[ids].sum(dtype=np.float64) >= wanted:
             break
-    # `before` without its last element is, moved by one, the sum of each token's predecessors.
-    return np.sort(ids[: 1 + int(np.count_nonzero(before[:-1] < wanted))])
+    inside, mass, ids = _narrowed(ids, below, weights, wanted)
+    ids = ids[np.argsort(below[ids] * np.float32(-1), kind="stable")]
+    # Without its last element, moved by one, this is the sum of each token's predecessors.
+    before = mass + np.cumsum(weights[ids], dtype=np.float64)
+    return np.sort(np.concatenate([*inside, ids[: 1 + int(np.count_nonzero(before[:-1] < wanted))]]))
+
+
+def _narrowed(
+    ids: Ids, below: npt.NDArray[np.float32], weights: npt.NDArray[np.float32], wanted: float
+) -> tuple[list[Ids], float, Ids]:
+    """Halve a wide search: what is surely in the nucleus, its weight, and the few where the border lies."""
+    inside: list[Ids] = []
+    mass = 0.0
+    while len(ids) > _FEW:
+        values = below[ids]
+        upper = values > np.partition(values, len(ids) // 2)[len(ids) // 2]
+        if not upper.any():
+            break
+        added = float(weights[ids[upper]].sum(dtype=np.float64))
+        if mass + added >= wanted:
+            ids = ids[upper]
+        else:
+            inside.append(ids[upper])
+            mass, ids = mass + added, ids[~upper]
+    return inside, mass, ids
 
 
 def _candidates(logits: npt.NDArray[np.float32], top: float, raw: npt.NDArray[np.uint32], temperature: float) -> Ids:

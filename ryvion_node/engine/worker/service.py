@@ -128,8 +128,9 @@ class _Server:
         path = Path(start.path)
         header = read_header(path)
         if start.vocab_only:
-            model = _open(path, start, self._pipes, Log())
-            self._prompts = Prompts(model)
+            log = Log()
+            self._prompts = Prompts(_open(path, start, self._pipes, log))
+            log.deafen()
             return Ready(b"", (), header.quantisation, 0, 0, 0, ()), None
         if header.pooling:
             raise LlamaError(f"{path}: an embedding model; only chat models can be served")

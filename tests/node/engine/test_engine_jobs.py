@@ -118,6 +118,7 @@ async def test_a_half_finished_answer_is_continued(engine: LlamaEngine) -> None:
 async def test_unknown_roles_and_models_are_refused(engine: LlamaEngine) -> None:
     assert (await failure(engine, replace(REQUEST, turns=(Turn("<|end|>", "x"),)))).code == "template_failed"
     assert (await failure(engine, replace(REQUEST, model="other"))).code == "model_unknown"
+    assert (await failure(engine, replace(REQUEST, turns=(Turn("user", "\ud800"),)))).code == "template_failed"
     with pytest.raises(EngineError):
         await engine.count_text("other", "x")
 

@@ -99,6 +99,18 @@ def test_nucleus_of_a_flat_distribution_is_wide_and_takes_low_ids_first() -> Non
     assert nucleus(np.zeros(4000, np.float32), 1.0, 0.5).tolist() == list(range(2000))
 
 
+@pytest.mark.parametrize("top_p", [0.01, 0.6, 0.97])
+@pytest.mark.parametrize("temperature", [0.7, 4.0])
+def test_a_wide_nucleus_is_found_exactly(top_p: float, temperature: float) -> None:
+    logits = np.random.default_rng(1).standard_normal(20_000).astype(np.float32).round(2)
+    order = np.argsort(-logits, kind="stable")
+    weights = np.exp(logits[order].astype(np.float64) / temperature)
+    before = np.cumsum(weights) - weights
+    expected = np.sort(order[before < top_p * weights.sum()])
+    # Float32 exponentials may move the border by a token or two.
+    assert len(np.setxor1d(nucleus(logits, temperature, top_p), expected)) <= 2
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_logits_that_are_no_numbers_are_refused(bad: float) -> None:
     with pytest.raises(NotFinite):
