@@ -136,7 +136,11 @@ class WorkerProcess:
 
     async def run(self, on_ready: Callable[[Ready], None]) -> End:
         """Spawn and serve until the process is gone; cancelling ends it in good order."""
-        process, stdin, stdout, stderr = _spawn()
+        try:
+            process, stdin, stdout, stderr = _spawn()
+        except OSError as exc:
+            self._end = Died(f"no process could be started ({exc.strerror})", stalled=False)
+            return self._end
         self.pid = process.pid
         try:
             async with trio.open_nursery() as nursery:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 
+from ryvion_node.engine.wire import Failed, pack
 from ryvion_node.engine.worker.isolation import die_on_thread_errors, isolate, take_stdout
 
 
@@ -26,8 +27,12 @@ def main() -> None:
         os.write(frames_out, json.dumps(devices()).encode())
         return
     die_on_thread_errors()
-    from ryvion_node.engine.worker.service import run
-
+    try:
+        from ryvion_node.engine.worker.service import run
+    except ImportError as exc:
+        missing = f"models cannot run here, {exc.name} is not installed: install ryvion-node with its `executor` extra"
+        os.write(frames_out, pack([Failed(missing)]))
+        return
     run(frames_out)
 
 

@@ -15,7 +15,7 @@ import pytest
 import trio
 from engine_support import ENDLESS, REQUEST, TINY, collect, end_of, failure, running
 
-from ryvion_node.engine import served_model
+from ryvion_node.engine import served_model, worker_process
 from ryvion_node.engine.counter import VocabCounter
 from ryvion_node.engine.devices import list_devices, processor
 from ryvion_node.engine.interface import EngineError, GenerationEvent, GenerationRequest, ModelSpec, Piece, Turn
@@ -189,6 +189,31 @@ async def test_a_counter_survives_death_and_damage(tmp_path: Path) -> None:
             await counter.count_text(b"other", "hello")
         assert caught.value.code == "model_unknown"
         nursery.cancel_scope.cancel()
+
+
+WITHOUT_LLAMA = """
+import sys
+sys.modules["llama_cpp"] = None
+sys.argv = ["worker", "--parent", sys.argv[1]]
+from ryvion_node.engine.worker.__main__ import main
+main()
+"""
+
+
+async def test_a_missing_llama_cpp_is_said_with_the_mend(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-c", WITHOUT_LLAMA, str(os.getpid())]
+    monkeypatch.setattr(worker_process, "worker_command", lambda: command)
+    async with running(spec) as engine:
+        (status,) = engine.status()
+        assert status.state == "broken"
+        assert "executor" in status.reason
+
+
+async def test_a_process_that_cannot_start_is_tried_again(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ryvion_node.engine.restart.RESTART_DELAYS_S", (0.0,))
+    monkeypatch.setattr(worker_process, "worker_command", lambda: ["/nonexistent"])
+    async with running(spec) as engine:
+        assert "no process could be started" in engine.status()[0].reason
 
 
 PARENT = """
