@@ -24,7 +24,7 @@ LOG_TAIL_LINES = 15
 
 
 class DemoNodeFailed(OperatorError):
-    """The demo's node {name} {what}."""
+    """The demo's node {name} {what}. The last line of its log: {last_line}"""
 
     exit_code = EXIT_UNAVAILABLE
 
@@ -88,8 +88,8 @@ class DemoNode:
         return str(self.ready["node_key"])
 
     def failure(self, what: str) -> DemoNodeFailed:
-        """The error that says `what` happened."""
-        return DemoNodeFailed(name=self.plan.name, what=what)
+        """The error that says `what` happened, with the node's last words."""
+        return DemoNodeFailed(name=self.plan.name, what=what, last_line=self.log_tail().rpartition("\n")[2].strip())
 
     def log_tail(self) -> str:
         """The last lines the node wrote to stderr."""
