@@ -17,7 +17,7 @@ from tiny_model.tokenizer import encoder
 from tiny_model.vocabulary import BOS, END, Vocabulary
 
 PROMPT_WEIGHT: Final = 0.05
-CUT_SHARE: Final = 0.15
+CUT_SHARE: Final = 0.25
 """Answers that are cut at any character and encoded in two parts, as an answer to continue is."""
 
 

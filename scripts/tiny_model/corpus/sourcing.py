@@ -38,7 +38,7 @@ FILLERS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class SourcedTask:
-    """The sources as text and one or two exchanges about them."""
+    """The sources as text and one to four exchanges about them."""
 
     sources: str
     exchanges: tuple[Exchange, ...]
@@ -52,9 +52,9 @@ def source_task(random: Random, most: int) -> SourcedTask:
     while len(facts) < count:
         facts.append((form, fill(form, random)) if random.random() < 0.4 else statement(random))
     random.shuffle(facts)
-    rich = random.random() < 0.3
+    rich = random.random() < 0.2
     lines = [_line(random, number, fact.text, rich) for number, (_, fact) in enumerate(facts, 1)]
-    asked = [_ask(random, facts) for _ in range(1 if random.random() < 0.7 else 2)]
+    asked = [_ask(random, facts) for _ in range(random.choices((1, 2, 3, 4), (40, 25, 20, 15))[0])]
     return SourcedTask(f"{random.choice(HEADINGS)}\n" + "\n".join(lines), tuple(asked))
 
 
@@ -76,7 +76,7 @@ def _line(random: Random, number: int, text: str, rich: bool) -> str:
 
 def _ask(random: Random, facts: Sequence[tuple[Form, Statement]]) -> Exchange:
     number, (form, fact) = random.choice(list(enumerate(facts, 1)))
-    if random.random() < 0.75:
+    if random.random() < 0.7:
         return Exchange(fact.question + "?", f"{fact.text} [{number}]")
     texts = [other.text for _, other in facts]
     absent = fill(form, random) if random.random() < 0.6 else statement(random)[1]
