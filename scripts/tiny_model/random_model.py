@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,3 +73,18 @@ def _tensors(
         yield f"blk.{layer}.ffn_gate.weight", matrix(hidden, width), kind
         yield f"blk.{layer}.ffn_up.weight", matrix(hidden, width), kind
         yield f"blk.{layer}.ffn_down.weight", matrix(width, hidden), kind
+
+
+def main() -> None:
+    """Write one file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--parameters", type=int, default=100_000_000)
+    parser.add_argument("--quantisation", default="Q8_0")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    write_random_model(options.path, options.parameters, options.quantisation, options.seed)
+
+
+if __name__ == "__main__":
+    main()
