@@ -14,7 +14,7 @@ from ryvion_node.executor.coalesce import DeltaBuffer, frame_interval_s
 from ryvion_node.executor.constants import ACCEPTANCE_TIMEOUT_S
 from ryvion_node.ledger.errors import LedgerError
 from ryvion_node.ledger.interface import Ledger
-from ryvion_node.ledger.records import SoldResult
+from ryvion_node.ledger.records import JobBegun, SoldResult
 from ryvion_node.log import log_event
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import StreamBroken
@@ -89,14 +89,15 @@ class SoldTerms:
     """What the requester ordered."""
 
     job_id: JobId
+    order: Packet
     offer: JobOffer
     request: JobRequest
+    quote_packet: Packet
     quote: Quote
-    quote_hash: bytes
 
 
 class SoldJob:
-    """Runs one job and reports on it. `run` never raises for what the requester or the engine does wrong."""
+    """Runs one job: `generate`, then `settle`. Neither raises for what the requester or the engine does wrong."""
 
     def __init__(self, workshop: Workshop, channel: JobChannel, terms: SoldTerms, turn: trio.CapacityLimiter) -> None:
         self._shop = workshop
@@ -113,34 +114,52 @@ class SoldJob:
         self._prompt_tokens = 0
         self._ended: Ended | None = None
         self._failure: EngineError | None = None
+        self._ledger_failure: LedgerError | None = None
+        self._recorded = trio.Event()
         self._status: Status = "completed"
         self._reachable = True
         self._started_ms = workshop.clock_ms()
         self._first_token_ms = 0
 
-    async def run(self) -> None:
-        """Generate, stream, then settle."""
-        try:
-            await self._generate()
-        except EngineError as exc:
-            await self._fail(exc)
-            return
-        await self._settle()
-
     # -- generating --------------------------------------------------------------------------------------
 
-    async def _generate(self) -> None:
-        """Stream until the model ends, the requester cancels, or the requester is gone."""
+    async def generate(self) -> None:
+        """Stream until the model ends or fails, the requester cancels or is gone; raises LedgerError.
+
+        The order is written to disk while the engine begins: no text leaves before that is done.
+        """
         with self._scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_requester)
+                nursery.start_soon(self._record_order)
                 try:
                     await self._follow_engine(nursery)
                 except EngineError as exc:
                     self._failure = exc
                     self._scope.cancel()
-        if self._failure is not None:
-            raise self._failure
+        if self._ledger_failure is not None:
+            raise self._ledger_failure
+
+    async def _record_order(self) -> None:
+        terms = self._terms
+        begun = JobBegun(
+            job_id=terms.job_id,
+            side="sold",
+            executor_key=terms.offer.executor_key,
+            requester_key=terms.offer.requester_key,
+            model=terms.offer.model,
+            digest=terms.offer.digest,
+            jurisdiction=terms.quote.jurisdiction,
+            quote=terms.quote_packet.raw,
+            job_offer=terms.order.raw,
+        )
+        try:
+            await self._shop.ledger.begin_job(begun)
+        except LedgerError as exc:
+            self._ledger_failure = exc
+            self._scope.cancel()
+        else:
+            self._recorded.set()
 
     async def _follow_engine(self, nursery: trio.Nursery) -> None:
         async with self._turn, self._shop.engine.generate(self._generation_request()) as events:
@@ -187,6 +206,7 @@ class SoldJob:
 
     async def _send_deltas(self) -> None:
         """First text at once, then gathered frames; ends the generating nursery after the last one."""
+        await self._recorded.wait()
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
@@ -231,8 +251,16 @@ class SoldJob:
 
     # -- settling ----------------------------------------------------------------------------------------
 
+    async def settle(self) -> None:
+        """Commit receipt and envelope, then send them, then wait a little for the verdict; after a failure say so."""
+        try:
+            if self._failure is not None:
+                raise self._failure
+            await self._settle()
+        except EngineError as exc:
+            await self._fail(exc)
+
     async def _settle(self) -> None:
-        """Commit receipt and envelope, then send them, then wait a little for the verdict."""
         completion = await self._completion_units()
         units = metering_units(self._prompt_tokens, completion)
         prompt = self._prompt_tokens
@@ -286,7 +314,7 @@ class SoldJob:
             executor_key=self._shop.identity.public_key,
             requester_key=offer.requester_key,
             receipt_digest=receipt_digest,
-            quote_hash=self._terms.quote_hash,
+            quote_hash=self._terms.quote_packet.hash,
             transcript_hash=self._transcript.digest,
             status=self._status,
             prompt_units=prompt,

@@ -13,7 +13,6 @@ from ryvion_node.executor.job import SoldJob, SoldTerms, Workshop
 from ryvion_node.executor.quoting import Shop, busy, fitting_model, quote_for, refusal_of
 from ryvion_node.executor.slots import SlotBook
 from ryvion_node.ledger.errors import JobExists, LedgerError
-from ryvion_node.ledger.records import JobBegun
 from ryvion_node.log import log_event
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import Stream, StreamBroken
@@ -88,7 +87,10 @@ class Seller:
             terms = await self._await_order(channel, asked, quote)
             if terms is not None:
                 turn = self._turns.setdefault(model.name, trio.CapacityLimiter(model.slots))
-                await SoldJob(self._workshop, channel, terms, turn).run()
+                job = SoldJob(self._workshop, channel, terms, turn)
+                await job.generate()
+                self._slots.release(place)
+                await job.settle()
         finally:
             self._slots.release(place)
 
@@ -108,20 +110,7 @@ class Seller:
             return None
         check_job_offer(ordered, quote, requested, channel.peer, self._workshop.clock_ms())
         check_job_request(asked, ordered)
-        await self._workshop.ledger.begin_job(
-            JobBegun(
-                job_id=job_id_of(ordered),
-                side="sold",
-                executor_key=offer.executor_key,
-                requester_key=offer.requester_key,
-                model=offer.model,
-                digest=offer.digest,
-                jurisdiction=quote.message.jurisdiction,
-                quote=quote.raw,
-                job_offer=ordered.raw,
-            )
-        )
-        return SoldTerms(job_id_of(ordered), offer, request, quote.message, quote.hash)
+        return SoldTerms(job_id_of(ordered), ordered, offer, request, quote, quote.message)
 
 
 async def _tell(channel: JobChannel, error: Error) -> None:

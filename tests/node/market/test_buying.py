@@ -304,3 +304,25 @@ async def test_full_ledger_stops_buying_before_anything_is_sent() -> None:
         with pytest.raises(MarketError, match="disk full"):
             await buy(market)
         assert market.sellers[0].engine.requests == []
+
+
+async def test_seller_that_cannot_keep_its_books_delivers_nothing_and_the_next_one_serves() -> None:
+    async with marketplace(SellerPlan(1, price_out=1), SellerPlan(2)) as market:
+        market.sellers[0].ledger.fail_writes("disk full")
+        bought = await buy(market)
+        assert bought.placement is not None
+        assert bought.placement.node_key == market.sellers[1].identity.public_key
+        assert bought.text == ANSWER
+        lines = {c.node_key: c.reason for c in bought.placement.route.candidates}
+        assert "ledger_unavailable" in lines[market.sellers[0].identity.public_key]
+
+
+async def test_slot_is_free_again_before_the_verdict_comes() -> None:
+    small = fake_model("tiny", slots=1)
+    async with marketplace(SellerPlan(1, model=small)) as market:
+        async with market.buyer.buy(order()) as job:
+            async for event in job.events():
+                if isinstance(event, Text) and event.text.endswith("six"):
+                    break
+            await trio.sleep(0.2)
+            assert market.sellers[0].seller.free_slots("tiny") == 1
