@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ryvion_node.cli.demo.command import DEFAULT_MODEL, DEFAULT_PROMPT
+from ryvion_node.cli.demo.command import DEFAULT_MODEL, DEFAULT_PROMPTS
 from ryvion_node.cli.demo.events import DemoEvent, NodeStopped, RequestSent
 from ryvion_node.cli.demo.render import Renderer
 from ryvion_node.cli.demo.scenario import Scenario
@@ -26,7 +26,7 @@ WIDTH = 118
 def main() -> None:
     """Run, draw, and fail when the demo did."""
     with tempfile.TemporaryDirectory(prefix="ryvion-demo-") as folder:
-        scenario = Scenario(Path(folder), DEFAULT_MODEL, DEFAULT_PROMPT)
+        scenario = Scenario(Path(folder), DEFAULT_MODEL, DEFAULT_PROMPTS)
         events: list[DemoEvent] = []
         try:
             events.extend(scenario.run())

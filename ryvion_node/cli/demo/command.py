@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from ryvion_node.cli.demo.scenario import Scenario
 
 DEFAULT_MODEL = "ryvion-tiny"
-DEFAULT_PROMPT = "What is the capital of France?"
+DEFAULT_PROMPTS = (
+    "Explain a peer-to-peer compute marketplace.",
+    "What does a receipt prove?",
+    "How does ryvion choose a node?",
+)
+"""One for each request; documented ones, so the bundled models know their answers."""
 
 EPILOG = """\b
 Examples:
@@ -50,8 +55,8 @@ class ExtrasMissing(OperatorError):
 @click.option("--json", "as_json", is_flag=True, help="Print each event as a line of JSON.")
 @click.option("--keep", is_flag=True, help="Leave the network running until Ctrl-C; print its endpoint and a key.")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A bundled model.")
-@click.option("--prompt", default=DEFAULT_PROMPT, show_default=True, help="What is asked.")
-def demo(as_json: bool, keep: bool, model: str, prompt: str) -> None:
+@click.option("--prompt", help="What is asked, each time. Default: three questions that the bundled models know.")
+def demo(as_json: bool, keep: bool, model: str, prompt: str | None) -> None:
     """Watch a whole market do its job on this machine.
 
     Starts four nodes as separate processes: a bootstrap node, a cheap seller in DE, a dear one in CA, and a
@@ -64,7 +69,8 @@ def demo(as_json: bool, keep: bool, model: str, prompt: str) -> None:
 
     show = _json_printer() if as_json else _renderer()
     with tempfile.TemporaryDirectory(prefix="ryvion-demo-") as folder, _signals_end_it():
-        ok = _play(Scenario(Path(folder), model, prompt), show, keep=keep)
+        prompts = DEFAULT_PROMPTS if prompt is None else (prompt, prompt, prompt)
+        ok = _play(Scenario(Path(folder), model, prompts), show, keep=keep)
     if not ok:
         sys.exit(1)
 

@@ -24,8 +24,8 @@ from ryvion_node.cli.demo.events import (
 )
 
 REQUEST_TIMEOUT_S = 60.0
-MAX_TOKENS = 96
-"""The bundled model's answers are a sentence or two."""
+MAX_TOKENS = 160
+"""The bundled models' longest documented answers have 120."""
 
 
 @dataclass(slots=True)

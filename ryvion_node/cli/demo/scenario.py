@@ -51,7 +51,8 @@ class Scenario:
 
     folder: Path
     model: str
-    prompt: str
+    prompts: tuple[str, str, str]
+    """One for each request."""
     nodes: list[DemoNode] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     api_key: str = ""
@@ -146,7 +147,7 @@ class Scenario:
 
     def _buy(self, buyer: Buyer, number: int, jurisdiction: str | None) -> Generator[DemoEvent, None, Answer]:
         """A purchase that must succeed, in the right place."""
-        answer = yield from buyer.buy(number, self.prompt, jurisdiction)
+        answer = yield from buyer.buy(number, self.prompts[number - 1], jurisdiction)
         if answer.refused is not None:
             self.problems.append(f"request {number} failed: {answer.refused.code}: {answer.refused.message}")
         elif answer.settled is None:
@@ -159,7 +160,7 @@ class Scenario:
 
     def _be_refused(self, buyer: Buyer, number: int, jurisdiction: str) -> Iterator[DemoEvent]:
         """A purchase that nobody may serve: the clear error is what is wanted."""
-        answer = yield from buyer.buy(number, self.prompt, jurisdiction)
+        answer = yield from buyer.buy(number, self.prompts[number - 1], jurisdiction)
         code = None if answer.refused is None else answer.refused.code
         if code != "jurisdiction_not_allowed":
             self.problems.append(

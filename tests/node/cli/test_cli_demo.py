@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -15,9 +16,11 @@ from typing import Any, get_args
 import pytest
 
 from ryvion_node.cli.demo import events as happened
+from ryvion_node.cli.demo.command import DEFAULT_MODEL, DEFAULT_PROMPTS
 from ryvion_node.cli.demo.events import EVENT_NAMES, DemoEvent, json_line
 from ryvion_node.cli.demo.network import DemoNode, DemoNodeFailed, NodePlan
 from ryvion_node.cli.demo.render import Renderer
+from ryvion_node.models.catalogue import catalogue
 from tests.node.cli.test_cli_market import CANDIDATE, LOSER, OFFER
 
 RECEIPT = {"cid": "ryv1:sha256:00", "metering_units": 9, "job_id": "ab" * 32, "node_public_key": "cd" * 32}
@@ -76,6 +79,14 @@ def test_a_node_that_does_not_start_is_told_with_its_log(home: Path) -> None:
         node.wait_until_ready()
     assert node.wait_until_stopped(deadline=0) != 0
     assert "Mars" in node.log_tail()
+
+
+def test_the_demo_asks_what_the_bundled_model_knows() -> None:
+    model = catalogue().find(DEFAULT_MODEL)
+    assert model is not None
+    assert model.prompts is not None
+    documented = tomllib.loads(model.prompts.read_text("utf-8"))["prompt"]
+    assert set(DEFAULT_PROMPTS) <= {prompt["messages"][0][1] for prompt in documented if prompt.get("demo")}
 
 
 def demo(*arguments: str) -> subprocess.Popen[str]:
