@@ -43,6 +43,7 @@ from ryvion_node.market.attempt import Desk
 from ryvion_node.market.book import OfferBook
 from ryvion_node.market.buyer import Buyer
 from ryvion_node.market.feed import OfferFeed
+from ryvion_node.market.warmup import Warmup
 from ryvion_node.models.catalogue import catalogue
 from ryvion_node.p2p.interface import Network
 from ryvion_node.paths import Paths, make_private_folder, replace_private_file
@@ -247,6 +248,7 @@ async def _start_buying(
         services,
         max_price=config.requester.max_price,
     )
+    services.start_soon(Warmup(network, book, counter, identity.public_key, _now_ms).run)
     token = f"control_{secrets.token_urlsafe(32)}"
     keys = NodeKeys(KeyStore(paths.keys_file), token)
     settings = Settings(

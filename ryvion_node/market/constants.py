@@ -36,3 +36,10 @@ COOLDOWN_S: Final = 30.0
 MAX_COOLDOWNS: Final = 4096
 MAX_BACKGROUND_SETTLEMENTS: Final = 64
 """Cancelled jobs whose receipts are still awaited; beyond this their streams are just closed."""
+
+WARMUP_POLL_S: Final = 0.25
+WARMUP_TIMEOUT_S: Final = 10.0
+MAX_WARM_SELLERS: Final = 16
+"""Connections opened before anybody orders: more than are asked for one quote, few enough to cost nothing."""
+MAX_WARM_METERS: Final = 2
+"""A meter is a process of about 60 MB; those of further models start with their first order."""

@@ -319,10 +319,9 @@ async def test_seller_that_cannot_keep_its_books_delivers_nothing_and_the_next_o
 
 async def test_slot_is_free_again_before_the_verdict_comes() -> None:
     small = fake_model("tiny", slots=1)
-    async with marketplace(SellerPlan(1, model=small)) as market:
-        async with market.buyer.buy(order()) as job:
-            async for event in job.events():
-                if isinstance(event, Text) and event.text.endswith("six"):
-                    break
-            await trio.sleep(0.2)
-            assert market.sellers[0].seller.free_slots("tiny") == 1
+    async with marketplace(SellerPlan(1, model=small)) as market, market.buyer.buy(order()) as job:
+        async for event in job.events():
+            if isinstance(event, Text) and event.text.endswith("six"):
+                break
+        await trio.sleep(0.2)
+        assert market.sellers[0].seller.free_slots("tiny") == 1
