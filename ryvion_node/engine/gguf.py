@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final, Protocol
 
 from ryvion_node.engine import constants as limits
 
@@ -93,54 +93,63 @@ class GgufHeader:
 
 def read_header(path: Path) -> GgufHeader:
     """Read the metadata. Raises GgufError."""
-    with _translated(path), path.open("rb") as file:
-        return _Reader(file).header()
+    with damage_named(path), path.open("rb") as file:
+        return _header(file)
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def damage_named(source: Path | str) -> Iterator[None]:
+    """Translate what is wrong with a file's content or with reading it into a GgufError that names the file."""
     try:
         yield
     except FileNotFoundError as exc:
-        raise GgufError(f"{path}: no such file") from exc
+        raise GgufError(f"{source}: no such file") from exc
     except OSError as exc:
-        raise GgufError(f"{path}: cannot be read ({exc.strerror})") from exc
-    except _Damaged as exc:
-        raise GgufError(f"{path}: {exc}") from exc
+        raise GgufError(f"{source}: cannot be read ({exc.strerror})") from exc
+    except Damaged as exc:
+        raise GgufError(f"{source}: {exc}") from exc
 
 
-class _Damaged(Exception):
-    pass
+class Damaged(Exception):
+    """The bytes are no sound GGUF; the message says why."""
 
 
-class _Reader:
-    def __init__(self, file: BinaryIO) -> None:
+class Source(Protocol):
+    """Where bytes come from, in order: a file, or one that is still under way."""
+
+    def read(self, length: int, /) -> bytes:
+        """The next bytes; fewer only at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preamble:
+    """What stands before the metadata."""
+
+    version: int
+    tensors: int
+    entries: int
+
+
+class MetadataReader:
+    """Reads the metadata of a GGUF in order: the preamble, then each entry. Raises Damaged."""
+
+    def __init__(self, file: Source) -> None:
         self._file = file
         self._left = limits.MAX_HEADER_BYTES
 
-    def header(self) -> GgufHeader:
+    def preamble(self) -> Preamble:
         if self._take(4) != b"GGUF":
-            raise _Damaged("not a GGUF file (wrong magic)")
+            raise Damaged("not a GGUF file (wrong magic)")
         version = self._number(_U32)
         if version not in (2, 3):
-            raise _Damaged(f"GGUF version {version}, supported are 2 and 3")
+            raise Damaged(f"GGUF version {version}, supported are 2 and 3")
         tensors, entries = self._number(_U64), self._number(_U64)
         if entries > limits.MAX_HEADER_ENTRIES:
-            raise _Damaged(f"claims {entries} metadata entries")
-        values = dict(self._entry() for _ in range(entries))
-        architecture = _text(values.get("general.architecture"))
-        file_type = _whole(values.get("general.file_type"))
-        return GgufHeader(
-            name=_text(values.get("general.name")),
-            architecture=architecture,
-            quantisation=_QUANTISATIONS.get(file_type, "unknown") if "general.file_type" in values else "unknown",
-            context_tokens=_whole(values.get(f"{architecture}.context_length")),
-            has_template=bool(_text(values.get("tokenizer.chat_template"))),
-            tensors=tensors,
-            pooling=_whole(values.get(f"{architecture}.pooling_type")),
-        )
+            raise Damaged(f"claims {entries} metadata entries")
+        return Preamble(version, tensors, entries)
 
-    def _entry(self) -> tuple[str, object]:
+    def entry(self) -> tuple[str, object]:
+        """Key and value of the next entry; the value of an array is None."""
         key = self._string()
         return key, self._value(self._number(_U32), 0)
 
@@ -152,12 +161,12 @@ class _Reader:
         if kind == _ARRAY:
             self._skip_array(depth)
             return None
-        raise _Damaged(f"unknown value type {kind}")
+        raise Damaged(f"unknown value type {kind}")
 
     def _skip_array(self, depth: int) -> None:
         kind, items = self._number(_U32), self._number(_U64)
         if items > limits.MAX_HEADER_ARRAY_ITEMS or depth >= limits.MAX_HEADER_ARRAY_DEPTH:
-            raise _Damaged(f"claims an array of {items} items at depth {depth}")
+            raise Damaged(f"claims an array of {items} items at depth {depth}")
         if kind in _SCALARS:
             self._skip(items * _SCALARS[kind].size)
             return
@@ -173,7 +182,7 @@ class _Reader:
     def _length(self) -> int:
         length = self._number(_U64)
         if length > limits.MAX_HEADER_STRING_BYTES:
-            raise _Damaged(f"claims a string of {length} bytes")
+            raise Damaged(f"claims a string of {length} bytes")
         return length
 
     def _number(self, layout: struct.Struct) -> int:
@@ -193,11 +202,28 @@ class _Reader:
     def _take(self, length: int) -> bytes:
         self._left -= length
         if self._left < 0:
-            raise _Damaged("metadata too large")
+            raise Damaged("metadata too large")
         data = self._file.read(length)
         if len(data) < length:
-            raise _Damaged("truncated")
+            raise Damaged("truncated")
         return data
+
+
+def _header(file: Source) -> GgufHeader:
+    reader = MetadataReader(file)
+    preamble = reader.preamble()
+    values = dict(reader.entry() for _ in range(preamble.entries))
+    architecture = _text(values.get("general.architecture"))
+    file_type = _whole(values.get("general.file_type"))
+    return GgufHeader(
+        name=_text(values.get("general.name")),
+        architecture=architecture,
+        quantisation=_QUANTISATIONS.get(file_type, "unknown") if "general.file_type" in values else "unknown",
+        context_tokens=_whole(values.get(f"{architecture}.context_length")),
+        has_template=bool(_text(values.get("tokenizer.chat_template"))),
+        tensors=preamble.tensors,
+        pooling=_whole(values.get(f"{architecture}.pooling_type")),
+    )
 
 
 def _text(value: object) -> str:
