@@ -164,7 +164,7 @@ class ProxySection(Section):
 
 
 class ModelSection(Section):
-    """A model to serve. Give `path` or `bundled`."""
+    """A model to serve. Without `path` and `bundled`, `name` is that of a model which `ryvion-node models list` shows."""
 
     name: str = Field(
         min_length=1,
@@ -174,7 +174,7 @@ class ModelSection(Section):
     )
     path: FilePath | None = Field(default=None, description="GGUF file; relative to the configuration file.")
     bundled: str | None = Field(
-        default=None, description="Name of a model that comes with the node, see `ryvion-node models list`."
+        default=None, description="Name of a model that is here, when it is to be sold under another `name`."
     )
     digest: Annotated[bytes, BeforeValidator(_digest)] | None = Field(
         default=None, description="SHA-256 the file must have, in hex. Unset: whatever is there."
@@ -192,8 +192,8 @@ class ModelSection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.path is None) == (self.bundled is None):
-            raise ValueError(f"model {self.name}: give either path or bundled")
+        if self.path is not None and self.bundled is not None:
+            raise ValueError(f"model {self.name}: give path or bundled, not both")
         return self
 
 

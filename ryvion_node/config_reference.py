@@ -35,7 +35,6 @@ price_out = "0.20"
 
 [[executor.models]]
 name = "ryvion-tiny"
-bundled = "ryvion-tiny"
 ```
 """
 

@@ -11,24 +11,21 @@ import secrets
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 import trio_asyncio
 
 from ryvion_node import __version__
-from ryvion_node.config import ModelSection, NodeConfig
+from ryvion_node.config import NodeConfig
 from ryvion_node.engine.counter import VocabCounter
 from ryvion_node.engine.devices import list_devices
 from ryvion_node.engine.files import DigestCache
-from ryvion_node.engine.gguf import GgufError
-from ryvion_node.engine.interface import EngineModel, ModelSpec
+from ryvion_node.engine.interface import EngineModel
 from ryvion_node.engine.llama_engine import LlamaEngine
-from ryvion_node.errors import EXIT_UNAVAILABLE, EXIT_USAGE, OperatorError
+from ryvion_node.errors import EXIT_UNAVAILABLE, OperatorError
 from ryvion_node.executor.announcer import Advert, Announcer, draw_up_offer
 from ryvion_node.executor.hardware import hardware_of
 from ryvion_node.executor.job import Chains, Workshop
@@ -38,13 +35,13 @@ from ryvion_node.identity import NodeIdentity, load_or_create_identity
 from ryvion_node.keys import KeyStore
 from ryvion_node.ledger.interface import Ledger
 from ryvion_node.ledger.store import open_ledger
+from ryvion_node.library.lookup import Library
 from ryvion_node.log import configure_logging
 from ryvion_node.market.attempt import Desk
 from ryvion_node.market.book import OfferBook
 from ryvion_node.market.buyer import Buyer
 from ryvion_node.market.feed import OfferFeed
 from ryvion_node.market.warmup import Warmup
-from ryvion_node.models.catalogue import catalogue
 from ryvion_node.p2p.interface import Network
 from ryvion_node.paths import Paths, make_private_folder, replace_private_file
 from ryvion_node.proxy.server import ProxyServer
@@ -52,14 +49,6 @@ from ryvion_node.proxy.settings import Settings
 from ryvion_node.proxy.wiring import LedgerReceipts, NodeKeys
 from ryvion_protocol.constants import MARKET_PROTOCOL
 from ryvion_protocol.schema import NodeKey, as_label
-
-
-class NotBundled(OperatorError):
-    """There is no file of the model {model} here. These come with the node: {bundled}. For another one give its
-    file: --serve NAME=/path/to/model.gguf
-    """
-
-    exit_code = EXIT_USAGE
 
 
 class NothingToServe(OperatorError):
@@ -168,7 +157,7 @@ async def _start_selling(
     ledger: Ledger,
 ) -> tuple[str, ...]:
     """Load the models, then quote, then announce. Returns the names of the models."""
-    engine = LlamaEngine(model_specs(config), digests=DigestCache(paths.home / "digests.json"))
+    engine = LlamaEngine(Library(paths).specs(config), digests=DigestCache(paths.digests_file))
     await services.start(engine.run)
     await engine.settled()
     if not engine.models():
@@ -230,7 +219,7 @@ async def _start_buying(
     ledger: Ledger,
 ) -> str:
     """Start the meter, the buyer and the local endpoint. Returns the endpoint's URL."""
-    counter = VocabCounter(await trio.to_thread.run_sync(tokenizers, config, paths))
+    counter = VocabCounter(await trio.to_thread.run_sync(Library(paths).tokenizers, config))
     await services.start(counter.run)
     desk = Desk(
         identity=identity.signing,
@@ -263,37 +252,6 @@ async def _start_buying(
     url: str = await services.start(server.run)
     replace_private_file(paths.control_file, json.dumps({"url": url, "token": token}).encode())
     return url
-
-
-def model_specs(config: NodeConfig) -> tuple[ModelSpec, ...]:
-    """The owner's manifest as the engine takes it; raises NotBundled."""
-    return tuple(_model_spec(model) for model in config.executor.models)
-
-
-def _model_spec(model: ModelSection) -> ModelSpec:
-    entry = None if model.bundled is None else catalogue().find(model.bundled)
-    path = model.path if entry is None else entry.path
-    if path is None:
-        raise NotBundled(model=model.bundled, bundled=", ".join(known.name for known in catalogue().bundled()))
-    return ModelSpec(
-        name=model.name,
-        path=path,
-        digest=model.digest or (None if entry is None else entry.digest),
-        context_tokens=model.context_tokens,
-        slots=model.slots,
-        gpu_layers=model.gpu_layers,
-        threads=model.threads,
-    )
-
-
-def tokenizers(config: NodeConfig, paths: Paths) -> dict[bytes, Path]:
-    """Model digest -> a GGUF with its tokenizer: the bundled models, and what this node itself serves."""
-    found = {known.digest: known.path for known in catalogue().bundled() if known.digest and known.path}
-    cache = DigestCache(paths.home / "digests.json")
-    for spec in model_specs(config):
-        with suppress(GgufError):  # the engine says what is wrong with it
-            found[cache.digest(spec.path)] = spec.path
-    return found
 
 
 def _now_ms() -> int:

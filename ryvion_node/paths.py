@@ -75,6 +75,16 @@ class Paths:
         return self.home / "models"
 
     @property
+    def manifest_file(self) -> Path:
+        """The models that the owner pulled or added."""
+        return self.home / "models.json"
+
+    @property
+    def digests_file(self) -> Path:
+        """SHA-256 of model files by path, size and time; only a cache."""
+        return self.home / "digests.json"
+
+    @property
     def control_file(self) -> Path:
         """Written by the running node: where its control API is, and the token for it."""
         return self.home / "control.json"

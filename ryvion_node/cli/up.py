@@ -39,7 +39,10 @@ Flags go over the configuration file, which `ryvion-node locate` names; docs/con
 )
 @home_option
 @click.option(
-    "--serve", multiple=True, metavar="MODEL", help="Sell this model: a bundled name, or NAME=FILE.gguf. Repeatable."
+    "--serve",
+    multiple=True,
+    metavar="MODEL",
+    help="Sell this model: a name that `models list` shows as here, or NAME=FILE.gguf. Repeatable.",
 )
 @click.option("--proxy/--no-proxy", default=None, help="Buy: serve the local OpenAI-compatible endpoint.")
 @click.option(
@@ -111,11 +114,11 @@ def overrides_from(serve: tuple[str, ...], flags: dict[str, Any]) -> dict[str, o
 
 
 def _served_model(text: str, threads: int | None) -> dict[str, object]:
-    """`NAME=FILE` or `FILE.gguf` is a file, anything else the name of a bundled model."""
+    """`NAME=FILE` or `FILE.gguf` is a file, anything else the name of a model that is here."""
     settings: dict[str, object] = {} if threads is None else {"threads": threads}
     name, separator, file = text.partition("=")
     if not separator and not text.endswith(".gguf"):
-        return {"name": text, "bundled": text, **settings}
+        return {"name": text, **settings}
     path = Path(file or text).expanduser().absolute()
     return {"name": name if separator else path.stem, "path": str(path), **settings}
 

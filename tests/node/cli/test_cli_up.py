@@ -55,7 +55,7 @@ def test_a_named_file_goes_before_the_one_of_the_home(home: Path, tmp_path: Path
 def test_serving_makes_an_executor(home: Path) -> None:
     config = load(home, "ryvion-tiny", jurisdiction="de", price_in="0.05", price_out="0.2")
     assert config.executor.enabled
-    assert [(model.name, model.bundled) for model in config.executor.models] == [("ryvion-tiny", "ryvion-tiny")]
+    assert [(model.name, model.path) for model in config.executor.models] == [("ryvion-tiny", None)]
     assert (config.executor.price_in, config.executor.price_out, config.node.jurisdiction) == (50_000, 200_000, "DE")
 
 

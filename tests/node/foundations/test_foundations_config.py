@@ -113,7 +113,7 @@ PROBLEMS = {
     '[executor]\nprice_in = "much"\n': r"'much' is no amount",
     "[executor]\nenabled = true\n": r'set \[node\] jurisdiction = "DE"',
     '[executor]\nenabled = true\n[node]\njurisdiction = "DE"\n': r"needs a model",
-    '[[executor.models]]\nname = "a"\n': r"model a: give either path or bundled",
+    '[[executor.models]]\nname = "a"\npath = "a.gguf"\nbundled = "a"\n': r"model a: give path or bundled, not both",
     '[[executor.models]]\nname="a"\nbundled="a"\n[[executor.models]]\nname="a"\nbundled="a"\n': r"a is there twice",
     '[[executor.models]]\nname="a"\npath="a"\ndigest="abc"\n': r"64 lowercase hex digits",
     '[log]\nlevel = "loud"\n': r"line 2: log\.level: Input should be 'debug', 'info'",
