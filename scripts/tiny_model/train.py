@@ -139,7 +139,7 @@ def _step(network: Network, optimizers: list[torch.optim.Optimizer], batches: Ba
     nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     for optimizer in optimizers:
         optimizer.step()
-    return float(losses.detach()[weights == 1].mean())
+    return float(losses.detach()[weights >= 1].mean())
 
 
 def _share_weights(shares: list[list[nn.Parameter]]) -> None:

@@ -38,7 +38,7 @@ WEIGHTS: Final = {
     "word": 4,
     "concept": 11,
     "count": 8,
-    "sum": 8,
+    "sum": 10,
     "list": 5,
     "repeat": 24,
     "sourced": 36,

@@ -24,6 +24,8 @@ HEADINGS: Final = (
     "Use the following sources to answer. If they do not hold the answer, say so.\n\nSources:",
     "You answer questions from the user's documents.\n\nSources:",
 )
+NUMBER_QUESTIONS: Final = ("Which source is about {}?", "Which source names {}?", "Where do the sources mention {}?")
+LINE_QUESTIONS: Final = ("What does source {} say?", "What does source [{}] say?", "Quote source {}.")
 FILLERS: Final = (
     "This page was last changed on a Monday.",
     "More about this can be found in the next chapter.",
@@ -76,7 +78,12 @@ def _line(random: Random, number: int, text: str, rich: bool) -> str:
 
 def _ask(random: Random, facts: Sequence[tuple[Form, Statement]]) -> Exchange:
     number, (form, fact) = random.choice(list(enumerate(facts, 1)))
-    if random.random() < 0.7:
+    kind = random.random()
+    if kind < 0.1:
+        return Exchange(random.choice(NUMBER_QUESTIONS).format(fact.subject), f"[{number}]")
+    if kind < 0.2:
+        return Exchange(random.choice(LINE_QUESTIONS).format(number), f"{fact.text} [{number}]")
+    if kind < 0.75:
         return Exchange(fact.question + "?", f"{fact.text} [{number}]")
     texts = [other.text for _, other in facts]
     absent = fill(form, random) if random.random() < 0.6 else statement(random)[1]
