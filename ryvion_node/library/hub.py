@@ -7,6 +7,7 @@ made of: where a file is, its metadata, the shared client with the owner's acces
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,9 @@ class HubMissing(OperatorError):
 
     exit_code = EXIT_UNAVAILABLE
 
+
+# Else it asks the hub how to call the program that runs it, and tells the hub about that and about installed packages.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 try:
     import httpx2

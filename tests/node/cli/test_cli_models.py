@@ -143,6 +143,7 @@ def test_pull_fetches_from_the_hub_that_the_environment_names(run: Run, home: Pa
         again = pull(hub, home, "phi-4")
         assert "nothing fetched" in again.stdout
         assert "nobody has checked it" in again.stdout
+        assert len(hub.transfers) == 2 and all(hub.transfers), "only the file, in ranges"
         hub.files.clear()
         gone = pull(hub, home, "ryvion-llama-3.2-3b")
         assert (gone.returncode, gone.stdout) == (66, "")
