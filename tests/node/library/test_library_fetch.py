@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import resource
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,20 @@ def test_a_full_disk_is_said_before_the_transfer(world: World) -> None:
     with pytest.raises(DiskTooSmall, match=FILE):
         world.pull()
     assert not world.hub.transfers
+
+
+def test_a_disk_that_fills_up_under_way_keeps_what_came(world: World) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))  # the error of a full disk, for larger files only
+    try:
+        with pytest.raises(DiskTooSmall):
+            world.pull()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (part,) = world.leftovers
+    have = part.stat().st_size
+    assert 0 < have <= 1_000_000
+    assert world.pull().fetched_bytes == len(world.content) - have
 
 
 @pytest.mark.parametrize(
