@@ -236,6 +236,13 @@ def _agreement() -> list[Vector]:
             "limits",
         ),
         _ordered("order-longer-prompt", "R-04-8", "A longer prompt.", replace(order, max_prompt_tokens=24), "limits"),
+        _ordered(
+            "order-underpaid",
+            "R-04-8",
+            "Its tokens may cost 28 micro-credits.",
+            replace(order, max_price=27),
+            "limits",
+        ),
         _ordered("order-late", "R-04-8", "The quote expired now.", order, "quote_expired", now_ms=quote.expires_ms),
         _ordered(
             "order-from-future",

@@ -9,6 +9,7 @@ from ryvion_protocol.constants import MAX_CLOCK_SKEW_MS
 from ryvion_protocol.errors import PayloadInvalid, SignatureInvalid
 from ryvion_protocol.job import job_id_of
 from ryvion_protocol.messages import JobOffer, Quote, QuoteRequest, Started
+from ryvion_protocol.money import cost_microcredits
 from ryvion_protocol.packet import Packet
 from ryvion_protocol.schema import NodeKey
 
@@ -39,6 +40,8 @@ def check_job_offer(job_offer: Packet, quote: Packet, request: Packet, peer: Nod
         ("completion", order.max_completion_tokens, asked.completion_tokens_max),
     ):
         _require(ordered <= quoted, "limits", f"ordered are {ordered} {what} tokens, quoted were {quoted}")
+    most = cost_microcredits(order.max_prompt_tokens, order.max_completion_tokens, said.price_in, said.price_out)
+    _require(most <= (order.max_price or most), "limits", f"it may cost {most}, the order pays {order.max_price}")
     _require(said.expires_ms > now_ms, "quote_expired", f"the quote expired {now_ms - said.expires_ms} ms ago")
     _require(order.issued_ms <= now_ms + MAX_CLOCK_SKEW_MS, "issued_in_future", "the order is from the future")
     _require(order.expires_ms > now_ms - MAX_CLOCK_SKEW_MS, "expired", "the order has expired")

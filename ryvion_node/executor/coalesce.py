@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from ryvion_node.executor.constants import FRAME_BASE_S, FRAME_MAX_S, FRAME_PER_JOB_S, MAX_FRAME_TEXT_BYTES
@@ -9,9 +10,13 @@ from ryvion_protocol.constants import MAX_TOKENS_PER_DELTA
 from ryvion_protocol.messages import Delta
 
 
-def frame_interval_s(running_jobs: int) -> float:
-    """Time between two frames of one job, longer the more jobs share the node."""
-    return min(FRAME_MAX_S, FRAME_BASE_S + FRAME_PER_JOB_S * running_jobs)
+def next_frame_at(now_s: float, running_jobs: int) -> float:
+    """When a job's next frame goes out, on the clock of `now_s`: at most one interval away, longer the more jobs run.
+
+    All jobs of a node send at the same ticks, so that one wake-up of each process on the way serves them all.
+    """
+    interval_s = min(FRAME_MAX_S, FRAME_BASE_S + FRAME_PER_JOB_S * running_jobs)
+    return (math.floor(now_s / interval_s) + 1) * interval_s
 
 
 @dataclass(slots=True)

@@ -10,19 +10,23 @@ ORDER_GRACE_S: Final = 1.0
 """On top of the quote's validity, for a JobOffer that was under way when it ended."""
 REQUEST_TIMEOUT_S: Final = 10.0
 """From JobOffer to the whole JobRequest (at most 256 KiB)."""
-ACCEPTANCE_TIMEOUT_S: Final = 5.0
-"""How long a finished job waits for the requester's verdict; it is recorded when it comes, not needed."""
+ACCEPTANCE_TIMEOUT_S: Final = 15.0
+"""How long a finished job waits for the requester's verdict; it is recorded when it comes, not needed. No slot waits
+with it, and a requester may first have to start its meter."""
+MAX_CHAINS: Final = 4096
+"""Requesters whose last envelope is remembered, about 1 MB; that of others is read from the ledger again."""
 
 MAX_HOLDS_PER_PEER: Final = 8
-"""Quotes one requester may hold open at once, so that nobody reserves a whole node without ordering."""
+"""Quotes one requester may hold open at once, and always one less than there is room for: nobody reserves a whole
+node without ordering."""
 DEFAULT_MAX_QUEUE: Final = 8
 """Jobs waiting for a slot of one model; more are refused as busy."""
 
 FRAME_BASE_S: Final = 0.020
-FRAME_PER_JOB_S: Final = 0.008
+FRAME_PER_JOB_S: Final = 0.010
 FRAME_MAX_S: Final = 0.120
-"""Tokens are sent base + per_job * running jobs apart, at most max: 28 ms for one job, 84 for eight.
-A frame costs both nodes about 0.3 ms of CPU, so this keeps a node under 200 frames/s."""
+"""Tokens are sent at ticks that are base + per_job * running jobs apart, at most max: 30 ms for one job, 100 for eight.
+A frame costs both nodes about 0.1 ms of CPU and a wake-up, which is what a machine that also computes feels most."""
 MAX_FRAME_TEXT_BYTES: Final = 32 * 1024
 """A frame is sent early at this size."""
 

@@ -10,8 +10,8 @@ from typing import Literal
 import trio
 
 from ryvion_node.engine.interface import Ended, Engine, EngineError, GenerationRequest, Piece, PromptRead, Turn
-from ryvion_node.executor.coalesce import DeltaBuffer, frame_interval_s
-from ryvion_node.executor.constants import ACCEPTANCE_TIMEOUT_S
+from ryvion_node.executor.coalesce import DeltaBuffer, next_frame_at
+from ryvion_node.executor.constants import ACCEPTANCE_TIMEOUT_S, MAX_CHAINS
 from ryvion_node.ledger.errors import LedgerError
 from ryvion_node.ledger.interface import Ledger
 from ryvion_node.ledger.records import JobBegun, SoldResult
@@ -67,7 +67,10 @@ class Chains:
 
     def extend(self, requester: NodeKey, envelope: Packet) -> None:
         """Make `envelope` the chain's end. No await may lie between `last`, this, and queueing it for the ledger."""
+        self._last.pop(requester, None)
         self._last[requester] = envelope.hash
+        if len(self._last) > MAX_CHAINS:
+            self.forget(next(iter(self._last)))  # the one that was extended longest ago, so it is on disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,8 @@ class SoldJob:
         self._scope = trio.CancelScope()
         self._prompt_tokens = 0
         self._ended: Ended | None = None
+        self._delivered: Ended | None = None
+        """The model's own end, once everything before it was sent."""
         self._failure: EngineError | None = None
         self._ledger_failure: LedgerError | None = None
         self._recorded = trio.Event()
@@ -124,10 +129,13 @@ class SoldJob:
     # -- generating --------------------------------------------------------------------------------------
 
     async def generate(self) -> None:
-        """Stream until the model ends or fails, the requester cancels or is gone; raises LedgerError.
+        """Stream until the model ends or fails, the order's time is up, the requester cancels or is gone.
 
-        The order is written to disk while the engine begins: no text leaves before that is done.
+        The order is written to disk while the engine begins: no text leaves before that is done. Raises LedgerError.
         """
+        offer = self._terms.offer
+        # The order's lifetime on our own clock: the requester's may be up to two minutes away.
+        self._scope.deadline = trio.current_time() + (offer.expires_ms - offer.issued_ms) / 1000
         with self._scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_requester)
@@ -139,6 +147,8 @@ class SoldJob:
                     self._scope.cancel()
         if self._ledger_failure is not None:
             raise self._ledger_failure
+        if self._status == "completed" and self._channel.machine.state == "requested" and self._failure is None:
+            self._failure = EngineError("worker_stalled", "the order's time was up before it could begin")
 
     async def _record_order(self) -> None:
         terms = self._terms
@@ -213,9 +223,10 @@ class SoldJob:
             is_last = self._ended is not None  # asked before flushing: more may come while a frame is being sent
             await self._flush()
             if is_last:
+                self._delivered = self._ended
                 self._scope.cancel()
                 return
-            with trio.move_on_after(frame_interval_s(self._turn.borrowed_tokens)):
+            with trio.move_on_at(next_frame_at(trio.current_time(), self._turn.borrowed_tokens)):
                 await self._generated.wait()
 
     async def _flush(self) -> None:
@@ -229,9 +240,11 @@ class SoldJob:
             await self._send(packet)
 
     async def _send(self, packet: Packet) -> None:
+        """Shielded from the job's end: the receipt cannot follow half a frame. The stream bounds how long it takes."""
         try:
-            await self._channel.send(packet)
-        except StreamBroken:
+            with trio.CancelScope(shield=True):
+                await self._channel.send(packet)
+        except (StreamBroken, ProtocolError):  # the peer is gone, or has just ended the job with an Error
             await self._stop(reachable=False)
 
     async def _watch_requester(self) -> None:
@@ -292,12 +305,14 @@ class SoldJob:
             raise
         log_event(log, "job_sold", job=self._terms.job_id, status=self._status, units=units, cost_microcredits=cost)
         if self._reachable:
-            await self._exchange(finished, receipt, envelope)
+            verdict = await self._exchange(finished, receipt, envelope)
+            if verdict is not None:
+                await self._keep_verdict(verdict, envelope, units)
 
     async def _completion_units(self) -> int:
         """Canonical tokens of what was sent, never more than ordered (spec 04, billing)."""
-        if self._status == "completed" and self._ended is not None:
-            count = self._ended.completion_tokens
+        if self._delivered is not None:
+            count = self._delivered.completion_tokens
         elif self._sent_text:
             count = await self._shop.engine.count_text(self._terms.offer.model, "".join(self._sent_text))
         else:
@@ -305,7 +320,9 @@ class SoldJob:
         return min(count, self._terms.offer.max_completion_tokens)
 
     def _finish_reason(self) -> str:
-        return self._ended.reason if self._status == "completed" and self._ended is not None else "cancelled"
+        if self._status == "cancelled":
+            return "cancelled"
+        return "length" if self._delivered is None else self._delivered.reason  # no end: the order's time was up
 
     def _envelope(self, receipt_digest: bytes, prompt: int, completion: int, previous: bytes) -> Packet:
         offer = self._terms.offer
@@ -330,8 +347,8 @@ class SoldJob:
         )
         return pack(envelope, self._shop.identity)
 
-    async def _exchange(self, *evidence: Packet) -> None:
-        """Send the evidence; the verdict is kept when it comes, not needed."""
+    async def _exchange(self, *evidence: Packet) -> Packet | None:
+        """Send the evidence; returns the verdict when it comes, it is not needed."""
         try:
             with trio.fail_after(ACCEPTANCE_TIMEOUT_S):
                 await self._channel.send(*evidence)
@@ -339,12 +356,22 @@ class SoldJob:
                 while isinstance(packet.message, Cancel):
                     packet = await self._channel.receive()
         except (StreamBroken, ProtocolError, trio.TooSlowError):
+            return None
+        return packet
+
+    async def _keep_verdict(self, packet: Packet, envelope: Packet, units: int) -> None:
+        """Record an Acceptance that binds this requester to this envelope; any other proves nothing (spec 04)."""
+        verdict = packet.message
+        if not isinstance(verdict, Acceptance):
             return
-        if isinstance(packet.message, Acceptance):
-            verdict = packet.message
-            await self._shop.ledger.record_acceptance(
-                self._terms.job_id, packet.raw, accepted=verdict.accepted, reason=verdict.reason
-            )
+        named = (verdict.job_id, verdict.requester_key, verdict.envelope_hash)
+        binds = named == (self._terms.job_id, self._terms.offer.requester_key, envelope.hash)
+        if not binds or (verdict.accepted and verdict.agreed_units != units):
+            log_event(log, "verdict_worthless", job=self._terms.job_id, peer=self._channel.peer.hex())
+            return
+        await self._shop.ledger.record_acceptance(
+            self._terms.job_id, packet.raw, accepted=verdict.accepted, reason=verdict.reason
+        )
 
     async def _fail(self, failure: EngineError) -> None:
         """An error bills nothing and gets no receipt (spec 04, billing)."""

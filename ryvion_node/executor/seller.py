@@ -86,6 +86,7 @@ class Seller:
             await channel.send(quote)
             terms = await self._await_order(channel, asked, quote)
             if terms is not None:
+                self._slots.order(place)
                 turn = self._turns.setdefault(model.name, trio.CapacityLimiter(model.slots))
                 job = SoldJob(self._workshop, channel, terms, turn)
                 await job.generate()

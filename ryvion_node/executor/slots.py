@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,6 +25,8 @@ class SlotBook:
         self._max_queue = max_queue
         self._slots: dict[str, int] = {}
         self._places: dict[int, Place] = {}
+        self._quoted: set[int] = set()
+        """Numbers of the places that were quoted and not ordered yet."""
         self._next = 0
 
     def set_models(self, slots: Mapping[str, int]) -> None:
@@ -44,18 +45,22 @@ class SlotBook:
         return max(0, self.taken(model) + 1 - self._slots.get(model, 0))
 
     def hold(self, model: str, peer: NodeKey) -> Place | None:
-        """Reserve room; None when slots and queue are full, or the peer holds enough already."""
-        if self.taken(model) >= self._slots.get(model, 0) + self._max_queue:
-            return None
-        if Counter(place.peer for place in self._places.values())[peer] >= MAX_HOLDS_PER_PEER + self._slots.get(
-            model, 0
-        ):
+        """Reserve room for a quote; None when slots and queue are full, or the peer holds enough without ordering."""
+        room = self._slots.get(model, 0) + self._max_queue
+        quoted = sum(self._places[number].peer == peer for number in self._quoted)
+        if self.taken(model) >= room or quoted >= min(MAX_HOLDS_PER_PEER, max(1, room - 1)):
             return None
         place = Place(self._next, model, peer)
         self._next += 1
         self._places[place.number] = place
+        self._quoted.add(place.number)
         return place
+
+    def order(self, place: Place) -> None:
+        """The quote was taken up: it no longer counts among those its peer holds open."""
+        self._quoted.discard(place.number)
 
     def release(self, place: Place) -> None:
         """Give room back; twice does no harm."""
         self._places.pop(place.number, None)
+        self._quoted.discard(place.number)
