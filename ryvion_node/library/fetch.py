@@ -126,14 +126,13 @@ class Fetcher:
                 origin=f"{remote.source}@{remote.revision}",
             )
             self._manifest.put(model, replace=True)
-        if known is not None and known.kind == "tokenizer":
-            self._manifest.file_of(known).unlink(missing_ok=True)
+        self._drop_unlisted(known)
         return Fetched(model, target, fetched, _vouchers(entry, remote, digest))
 
     def tokenizer(self, entry: CatalogueModel) -> Fetched:
         """Fetch a model's header only; the whole model, when it is here, is as good. Raises OperatorError."""
         known = self._listed(entry)
-        if known is not None and known.kind == "model":
+        if known is not None and known.kind == "model" and self._manifest.file_of(known).exists():
             return Fetched(known, self._manifest.file_of(known), 0, ())
         remote = self._described(entry)
         digest = entry.digest or remote.sha256
@@ -147,6 +146,7 @@ class Fetcher:
         said_by: DigestSource = "hub" if entry.digest is None else "catalogue"
         origin = f"{remote.source}@{remote.revision}"
         model, path = keep_header(self._paths, entry.name, header, digest, said_by, origin, replace=True)
+        self._drop_unlisted(known)
         return Fetched(model, path, head.fetched_bytes, _vouchers(entry, remote, digest))
 
     def _listed(self, entry: CatalogueModel) -> ManifestModel | None:
@@ -157,6 +157,13 @@ class Fetcher:
         if known is not None and not known.is_ours:
             raise ModelNameTaken(name=known.name, what=known.file)
         return known
+
+    def _drop_unlisted(self, old: ManifestModel | None) -> None:
+        """Delete the file of an entry that was replaced, unless the list still needs it."""
+        if old is not None:
+            path = self._manifest.file_of(old)
+            if path not in {self._manifest.file_of(model) for model in self._manifest.models()}:
+                path.unlink(missing_ok=True)
 
     def _described(self, entry: CatalogueModel) -> RemoteFile:
         remote = self._hub.describe(entry.source, entry.file)

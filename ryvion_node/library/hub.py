@@ -124,7 +124,7 @@ class Hub:
             raise SourceHasNoFile(source=source, file=file) from exc
         except HfHubHTTPError as exc:
             raise _refusal(source, file, exc.response.status_code) from exc
-        except (httpx2.HTTPError, OfflineModeIsEnabled) as exc:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OfflineModeIsEnabled) as exc:
             raise SourceUnreachable(source=source, file=file, reason=_reason(exc)) from exc
         if metadata.commit_hash is None or not _COMMIT.fullmatch(metadata.commit_hash) or not metadata.etag:
             raise SourceUnreachable(source=source, file=file, reason="what answers is no model hub")
@@ -155,15 +155,13 @@ class Hub:
                     yield chunk
             except _Broken as exc:
                 reason = str(exc)
-            if position == before:
-                fruitless += 1
-                if fruitless == MAX_FRUITLESS_TRIES:
-                    raise TransferBroken(
-                        source=remote.source, file=remote.file, tries=fruitless, position=position, reason=reason
-                    )
-                self._sleep(RETRY_DELAY_S * fruitless)
-            else:
-                fruitless = 0
+            fruitless = fruitless + 1 if position == before else 0
+            if fruitless == MAX_FRUITLESS_TRIES:
+                raise TransferBroken(
+                    source=remote.source, file=remote.file, tries=fruitless, position=position, reason=reason
+                )
+            if position < end:
+                self._sleep(RETRY_DELAY_S * max(1, fruitless))
 
     def _attempt(self, remote: RemoteFile, position: int, end: int) -> Iterator[bytes]:
         """What one request brings of the range. Raises _Broken, or an operator's error."""

@@ -149,7 +149,7 @@ class Manifest:
             if found is None:
                 raise ModelNotListed(name=name)
             models.remove(found)
-            disposable = found.is_ours and all(model.file != found.file for model in models)
+            disposable = found.is_ours and self.file_of(found) not in {self.file_of(model) for model in models}
         return found, disposable
 
     @contextlib.contextmanager

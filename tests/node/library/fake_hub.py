@@ -30,6 +30,10 @@ class FakeHub:
     status: int = 0
     """Answer everything with this status, and the reason below in a header."""
     error_code: str = "EntryNotFound"
+    redirect_to: str = ""
+    """Another server that has the bytes, as the public hub does it."""
+    tokens: list[str] = field(default_factory=list)
+    """The Authorization header of each request, in order; empty for none."""
     transfers: list[str] = field(default_factory=list)
     """The Range header of each GET, in order."""
     sent_bytes: int = 0
@@ -81,11 +85,19 @@ def fake_hub(**files: bytes) -> Iterator[FakeHub]:
             self.wfile.write(body)
 
         def _find(self) -> tuple[str, bytes] | None:
+            hub.tokens.append(self.headers.get("Authorization", ""))
             asked = _PATH.fullmatch(self.path)
             path = f"{asked[1]}/{asked[3]}" if asked and asked[2] in ("main", REVISION) else ""
             if hub.status or path not in hub.files:
                 self.send_response(hub.status or 404)
                 self.send_header("X-Error-Code", hub.error_code)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return None
+            if hub.redirect_to:
+                self.send_response(302)
+                self._describe(path, hub.files[path])
+                self.send_header("Location", hub.redirect_to + self.path)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return None

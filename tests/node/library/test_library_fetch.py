@@ -28,7 +28,7 @@ from ryvion_node.library.lookup import Library
 from ryvion_node.library.manifest import Manifest, ModelNameTaken
 from ryvion_node.models.catalogue import catalogue
 from tests.node.library.conftest import FILE, SOURCE, World, bundled_bytes
-from tests.node.library.fake_hub import REVISION
+from tests.node.library.fake_hub import REVISION, fake_hub
 
 WRONG = "ab" * 32
 
@@ -83,7 +83,7 @@ def test_a_fetch_that_was_given_up_goes_on_in_a_later_call(world: World) -> None
     (part,) = world.leftovers
     have = part.stat().st_size
     assert have > 1_000_000
-    assert world.waits_s == sorted(world.waits_s) and len(world.waits_s) == MAX_FRUITLESS_TRIES - 1
+    assert world.waits_s == sorted(world.waits_s) and len(world.waits_s) == MAX_FRUITLESS_TRIES
     fetched = world.pull()
     assert fetched.fetched_bytes == len(world.content) - have
     assert world.hub.transfers[-1].startswith(f"bytes={have}-")
@@ -198,6 +198,27 @@ def test_a_refusal_in_the_middle_is_said_at_once(world: World) -> None:
         list(hub.stream(remote, 0))
 
 
+def test_the_owners_token_goes_to_the_hub_and_not_to_where_it_keeps_its_files(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_owner")
+    with fake_hub(**world.hub.files) as storage:
+        world.hub.redirect_to = storage.endpoint
+        storage.break_after = [1_000_000]
+        fetched = world.pull()
+        assert fetched.vouchers == ("hub",)
+        assert world.target.read_bytes() == world.content
+        assert len(storage.transfers) == 2
+        assert set(world.hub.tokens) == {"Bearer hf_of_the_owner"}
+        assert set(storage.tokens) == {""}
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "http://[::1", "ftp://127.0.0.1"])
+def test_an_endpoint_that_is_no_address(endpoint: str) -> None:
+    with pytest.raises(SourceUnreachable):
+        Hub(endpoint).describe(SOURCE, FILE)
+
+
 def test_no_hub_at_all(world: World) -> None:
     with pytest.raises(SourceUnreachable):
         Hub("http://127.0.0.1:1").describe(SOURCE, FILE)
@@ -295,6 +316,13 @@ def test_no_header_comes_out_of_a_web_page(world: World) -> None:
     with pytest.raises(NoModelInside):
         world.fetcher().tokenizer(world.entry())
     assert not Manifest(world.paths).models()
+
+
+def test_a_header_of_a_new_version_takes_the_place_of_the_old_one(world: World) -> None:
+    old = world.fetcher().tokenizer(world.entry()).path
+    world.content += b"\0" * 32
+    new = world.fetcher().tokenizer(world.entry()).path
+    assert old != new and not old.exists() and new.exists()
 
 
 def test_the_whole_model_takes_the_place_of_its_header(world: World) -> None:

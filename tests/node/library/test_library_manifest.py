@@ -190,7 +190,11 @@ def test_a_file_that_two_entries_need_is_kept(paths: Paths, own: Path) -> None:
     first = add_tokenizer(paths, own, "first", sha256(own))
     add_tokenizer(paths, own, "second", sha256(own))
     assert remove_model(paths, "first") == (first.model, first.path, False)
-    assert remove_model(paths, "second")[2]
+    add_tokenizer(paths, own, "third", sha256(own))
+    own_word = ManifestModel(**sample("by-path", file=str(first.path)))  # type: ignore[arg-type]
+    Manifest(paths).put(own_word, replace=False)
+    assert not remove_model(paths, "second")[2] and not remove_model(paths, "third")[2]
+    assert first.path.exists()
 
 
 @pytest.mark.parametrize(
