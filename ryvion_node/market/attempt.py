@@ -5,28 +5,53 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
 from ryvion_node.engine.interface import EngineError, TokenCounter
 from ryvion_node.ledger.interface import Ledger
-from ryvion_node.ledger.records import JobBegun, Settlement
+from ryvion_node.ledger.records import Evidence, EvidenceKind, JobBegun, Settlement
 from ryvion_node.market.bidding import LiveBid
-from ryvion_node.market.constants import SETTLE_TIMEOUT_S, STARTED_TIMEOUT_S, TOKEN_TIMEOUT_S
+from ryvion_node.market.constants import (
+    JOB_GRACE_S,
+    MAX_BYTES_PER_TOKEN,
+    SETTLE_TIMEOUT_S,
+    STARTED_TIMEOUT_S,
+    TOKEN_TIMEOUT_S,
+)
 from ryvion_node.market.interface import Outcome
 from ryvion_node.market.terms import Terms
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import StreamBroken
 from ryvion_protocol.agreement import check_started
 from ryvion_protocol.checks import Check, JobEvidence, all_passed, check_finished_job, first_failure
-from ryvion_protocol.errors import ProtocolError
+from ryvion_protocol.errors import PayloadInvalid, ProtocolError
 from ryvion_protocol.exported import export_envelope
-from ryvion_protocol.messages import Acceptance, AuditEnvelope, Cancel, Delta, Error, Finished, Receipt, Started
+from ryvion_protocol.messages import (
+    Acceptance,
+    AuditEnvelope,
+    Cancel,
+    Delta,
+    Error,
+    Finished,
+    JobOffer,
+    Message,
+    Receipt,
+    Started,
+)
 from ryvion_protocol.money import cost_microcredits
 from ryvion_protocol.packet import Packet, pack
 from ryvion_protocol.receipt import fields_of
 from ryvion_protocol.signing import SigningIdentity
 from ryvion_protocol.transcript import DeltaOrder, ResultHasher, Transcript
+
+_EVIDENCE: Final[dict[type[Message], EvidenceKind]] = {
+    Finished: "finished",
+    Receipt: "receipt",
+    AuditEnvelope: "envelope",
+    Error: "error",
+}
 
 
 class AttemptFailed(Exception):
@@ -66,6 +91,11 @@ class Attempt:
         self._offered_ms = desk.clock_ms()
         self._first_text_at: float | None = None
         self._finished: Packet | None = None
+        self._evidence: list[Evidence] = []
+        """What came besides text, for the ledger when the job breaks."""
+        order = terms.job_offer.message
+        assert isinstance(order, JobOffer)
+        self._max_text_bytes = MAX_BYTES_PER_TOKEN * (order.max_completion_tokens + 1)
 
     @property
     def delivered(self) -> bool:
@@ -90,7 +120,7 @@ class Attempt:
         )
         with _translated(STARTED_TIMEOUT_S + quote.first_token_ms / 1000, "take the job"):
             await self._channel.send(offer, self.terms.job_request)
-            packet = await self._channel.receive()
+            packet = await self._receive()
             if isinstance(packet.message, Started):
                 check_started(packet.message, offer, self.terms.quote)
         if not isinstance(packet.message, Started):
@@ -100,23 +130,33 @@ class Attempt:
     async def next_text(self) -> str | None:
         """The next piece of the answer, or None after the last; raises AttemptFailed when the job breaks."""
         first_s = max(self._desk.first_token_timeout_s, 2 * self.bid.quote.first_token_ms / 1000)
-        while True:
-            with _translated(TOKEN_TIMEOUT_S if self.delivered else first_s, "send the next token"):
-                packet = await self._channel.receive()
-                if isinstance(packet.message, Delta):
-                    self._take(packet, packet.message)
-            match packet.message:
-                case Delta(text=text):
-                    if text:
-                        return text
-                case Finished(reason="stop" | "length"):
-                    self._finished = packet
-                    return None
-                case other:
-                    raise _unwanted(other)
+        left_s = self._begun_at + self.terms.lifetime_s + JOB_GRACE_S - trio.current_time()
+        # One deadline until text comes: frames without any are no sign of life.
+        with _translated(min(TOKEN_TIMEOUT_S if self.delivered else first_s, max(left_s, 0)), "send the next token"):
+            while True:
+                packet = await self._receive()
+                match packet.message:
+                    case Delta(text=text) as delta:
+                        self._take(packet, delta)
+                        if text:
+                            return text
+                    case Finished(reason="stop" | "length"):
+                        self._finished = packet
+                        return None
+                    case other:
+                        raise _unwanted(other)
+
+    async def _receive(self) -> Packet:
+        packet = await self._channel.receive()
+        kind = _EVIDENCE.get(type(packet.message))
+        if kind is not None:
+            self._evidence.append(Evidence(kind, packet.raw))
+        return packet
 
     def _take(self, packet: Packet, delta: Delta) -> None:
         self._order.add(delta)
+        if self._result.text_bytes + len(delta.text.encode()) > self._max_text_bytes:
+            raise PayloadInvalid("limits", f"more than {self._max_text_bytes} bytes of text for the tokens ordered")
         self._transcript.add(packet.raw)
         self._result.add(delta.text)
         self._text.append(delta.text)
@@ -126,8 +166,8 @@ class Attempt:
     async def settle(self) -> Outcome:
         """Receive receipt and envelope, check them against what we saw, record the verdict, then send it."""
         with _translated(SETTLE_TIMEOUT_S, "send the receipt"):
-            receipt = await self._channel.receive()
-            envelope = await self._channel.receive() if isinstance(receipt.message, Receipt) else receipt
+            receipt = await self._receive()
+            envelope = await self._receive() if isinstance(receipt.message, Receipt) else receipt
         finished = self._finished
         if not isinstance(receipt.message, Receipt) or not isinstance(envelope.message, AuditEnvelope):
             raise _unwanted(envelope.message)
@@ -156,15 +196,14 @@ class Attempt:
         return self._outcome(finished.message, receipt.message, envelope, envelope.message, checks, ended_at)
 
     async def _own_completion_units(self) -> int | None:
-        """Our own canonical count of what came, by the billing rule of spec 04; None without the tokenizer."""
+        """Our own canonical count of what came; None without the tokenizer."""
         digest = self.bid.quote.digest
         if not self._desk.counter.knows(digest):
             return None
         try:
-            count = await self._desk.counter.count_text(digest, "".join(self._text))
+            return await self._desk.counter.count_text(digest, "".join(self._text))
         except EngineError:
             return None
-        return min(count, self.terms.max_completion_tokens)
 
     async def _record(
         self,
@@ -246,7 +285,7 @@ class Attempt:
                 if self._finished is None:
                     await self._channel.send(pack(Cancel(reason)))
                 while self._finished is None:
-                    packet = await self._channel.receive()
+                    packet = await self._receive()
                     match packet.message:
                         case Delta() as delta:
                             self._take(packet, delta)
@@ -263,7 +302,7 @@ class Attempt:
 
     async def record_failure(self, code: str, message: str) -> None:
         """Close the job in the ledger: nothing is settled, its evidence stays."""
-        await self._desk.ledger.fail_job(self.terms.job_id, "bought", code, message)
+        await self._desk.ledger.fail_job(self.terms.job_id, "bought", code, message, evidence=self._evidence)
 
     async def close(self) -> None:
         await self._channel.close()

@@ -26,7 +26,6 @@ class Auction:
         self._lines: list[Candidate] = []
         self._started_at = trio.current_time()
         self._rounds = 0
-        self._retry_after_ms: int | None = None
         self.why = ""
 
     async def next_bid(self) -> LiveBid:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from ryvion_node.market.constants import QUOTE_GRACE_MAX_S, QUOTE_GRACE_MIN_S, QUOTE_TIMEOUT_S
+from ryvion_node.market.constants import MAX_FIRST_TOKEN_S, QUOTE_GRACE_MAX_S, QUOTE_GRACE_MIN_S, QUOTE_TIMEOUT_S
 from ryvion_node.market.interface import Candidate, ChatOrder
 from ryvion_node.market.selection import Bid, Eligible, bid_cost, candidate, expected_completion
 from ryvion_node.p2p.channel import JobChannel
@@ -59,10 +59,29 @@ class Bidding:
 
     async def hold_round(self, asked: Sequence[Eligible], order: ChatOrder, nonce: bytes) -> Round:
         """Ask all of `asked`; return when all answered, or a grace time after the first good bid."""
-        result = Round()
         answers_in, answers = trio.open_memory_channel[Answer](len(asked))
         for eligible in asked:
             self._nursery.start_soon(self._ask, eligible, order, nonce, answers_in)
+        result = Round()
+        try:
+            await self._gather(asked, answers, result)
+        except BaseException:
+            for live in result.bids:
+                self.release(live.channel)
+            raise
+        finally:
+            self._close(answers)
+        return result
+
+    def _close(self, answers: trio.MemoryReceiveChannel[Answer]) -> None:
+        """Take no more answers; the streams of bids that came and were not looked at are closed."""
+        while answers.statistics().current_buffer_used:
+            answer = answers.receive_nowait()
+            if isinstance(answer, LiveBid):
+                self.release(answer.channel)
+        answers.close()
+
+    async def _gather(self, asked: Sequence[Eligible], answers: trio.MemoryReceiveChannel[Answer], into: Round) -> None:
         started = trio.current_time()
         waiting = {eligible.key: eligible for eligible in asked}
         with trio.move_on_after(QUOTE_TIMEOUT_S) as scope:
@@ -70,16 +89,14 @@ class Bidding:
                 answer = await answers.receive()
                 if isinstance(answer, LiveBid):
                     del waiting[answer.bid.eligible.key]
-                    result.bids.append(answer)
+                    into.bids.append(answer)
                     took_s = trio.current_time() - started
                     grace_s = min(max(took_s, QUOTE_GRACE_MIN_S), QUOTE_GRACE_MAX_S)
                     scope.deadline = min(scope.deadline, trio.current_time() + grace_s)
                 else:
                     del waiting[answer.node_key]
-                    result.lines.append(answer)
-        answers.close()
-        result.lines += [candidate(e.offer, e.model, "no_answer", "no quote in time") for e in waiting.values()]
-        return result
+                    into.lines.append(answer)
+        into.lines += [candidate(e.offer, e.model, "no_answer", "no quote in time") for e in waiting.values()]
 
     async def _ask(
         self, eligible: Eligible, order: ChatOrder, nonce: bytes, answers: trio.MemorySendChannel[Answer]
@@ -153,6 +170,11 @@ def unacceptable(quote: Quote, eligible: Eligible, order: ChatOrder) -> str | No
         return f"the quote says jurisdiction {quote.jurisdiction}, the offer said {eligible.offer.jurisdiction}"
     if eligible.prompt_limit + 1 > quote.context_tokens:
         return f"the quoted context of {quote.context_tokens} tokens is too small"
+    if quote.first_token_ms > MAX_FIRST_TOKEN_S * 1000:
+        return f"its first token would come in {quote.first_token_ms} ms, {MAX_FIRST_TOKEN_S:g} s are the limit"
+    if quote.price_in > eligible.model.price_in or quote.price_out > eligible.model.price_out:
+        said, offered = (quote.price_in, quote.price_out), (eligible.model.price_in, eligible.model.price_out)
+        return f"price: the quote says {said[0]}/{said[1]} per million tokens, the offer said {offered[0]}/{offered[1]}"
     cost = bid_cost(Bid(eligible, quote), expected_completion(order))
     if order.max_price is not None and cost > order.max_price:
         return f"price: it would cost {cost} micro-credits, the limit is {order.max_price}"

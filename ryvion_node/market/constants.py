@@ -6,6 +6,8 @@ from typing import Final
 
 MAX_BOOK_OFFERS: Final = 4096
 """About 8 MB of offers; more sellers than one requester can compare with profit."""
+SYNC_BATCH_OFFERS: Final = 16
+"""Handed out in one write: at most 64 KiB wait in memory for each peer that asks and does not read."""
 SYNC_TIMEOUT_S: Final = 5.0
 SYNC_POLL_S: Final = 0.25
 """How often new peers are looked for; a newcomer sees the market this much after its first connection."""
@@ -23,6 +25,12 @@ STARTED_TIMEOUT_S: Final = 10.0
 """From JobOffer to Started on an executor with a free slot."""
 TOKEN_TIMEOUT_S: Final = 30.0
 """Silence in the middle of an answer after which the executor counts as lost."""
+JOB_GRACE_S: Final = 10.0
+"""On top of the order's lifetime, since the executor's begins when the order reaches it."""
+MAX_FIRST_TOKEN_S: Final = 300.0
+"""A bid that promises its first token later than this is refused: it would leave half of the order's lifetime."""
+MAX_BYTES_PER_TOKEN: Final = 1024
+"""Of text; far above any vocabulary's longest token, so that an executor that sends without end is cut off."""
 SETTLE_TIMEOUT_S: Final = 5.0
 """From the last delta, or our Cancel, to the audit envelope."""
 

@@ -19,8 +19,12 @@ from ryvion_node.market.floor import TradingFloor
 from ryvion_node.market.interface import ChatOrder, Done, JobEvent, MarketError, Placement, Taken, Text
 from ryvion_node.market.terms import Randomness, draw_up
 from ryvion_node.p2p.peer_id import peer_id_of
+from ryvion_protocol.errors import ProtocolError
 
 log = logging.getLogger("ryvion.market.purchase")
+
+_FAULTS_OF_THE_REQUEST = ("context_overflow", "template_failed")
+"""What an honest executor says of a prompt that its model cannot take."""
 
 
 class Purchase:
@@ -117,7 +121,12 @@ class Purchase:
         floor = self._floor
         randomness = Randomness(os.urandom(16), os.urandom(16), random.getrandbits(63))
         now_ms = floor.desk.clock_ms()
-        terms = draw_up(self._order, live.bid, live.packet, floor.desk.identity, floor.network_id, now_ms, randomness)
+        identity = floor.desk.identity
+        try:
+            terms = draw_up(self._order, live.bid, live.packet, identity, floor.network_id, now_ms, randomness)
+        except ProtocolError as exc:
+            floor.bidding.release(live.channel)
+            raise MarketError("context_length_exceeded", f"the request does not fit a job: {exc}") from exc
         return Attempt(floor.desk, live, terms)
 
     async def _give_up(self, attempt: Attempt, failure: AttemptFailed) -> None:
@@ -125,10 +134,14 @@ class Purchase:
         self._attempt = None
         self._failure = failure
         self._auction.lost(key, str(failure))
-        self._floor.cool_down(key)
+        if failure.code not in _FAULTS_OF_THE_REQUEST:
+            self._floor.cool_down(key)
         log_event(log, "attempt_failed", job=attempt.terms.job_id, node=key.hex(), code=failure.code)
         self._release(attempt)
-        await attempt.record_failure(failure.code, str(failure))
+        try:
+            await attempt.record_failure(failure.code, str(failure))
+        except LedgerError as exc:
+            raise _books_closed(exc) from exc
 
     def _placed(self, attempt: Attempt, live: LiveBid) -> Placement:
         assert attempt.started is not None

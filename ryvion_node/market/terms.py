@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ryvion_node.market.constants import DEFAULT_MAX_COMPLETION_TOKENS
 from ryvion_node.market.interface import ChatOrder
 from ryvion_node.market.selection import Bid
-from ryvion_protocol.constants import JOB_OFFER_LIFETIME_MS, PROTOCOL_VERSION
+from ryvion_protocol.constants import JOB_OFFER_LIFETIME_MS, PRICE_UNIT_TOKENS, PROTOCOL_VERSION
 from ryvion_protocol.job import job_id_of
 from ryvion_protocol.messages import JobOffer, JobRequest, Sampling
 from ryvion_protocol.money import cost_microcredits
@@ -34,7 +34,7 @@ class Terms:
     job_offer: Packet
     job_request: Packet
     quote: Packet
-    max_completion_tokens: int
+    lifetime_s: float
 
 
 def draw_up(
@@ -50,6 +50,7 @@ def draw_up(
     request = pack(JobRequest(salt=random.salt, messages=order.messages, stop=order.stop, chunk_hashes=()))
     prompt = bid.eligible.prompt_limit
     completion = min(order.max_completion_tokens or DEFAULT_MAX_COMPLETION_TOKENS, bid.eligible.completion_room)
+    completion = min(completion, _affordable(order.max_price, prompt, bid))
     limit = cost_microcredits(prompt, completion, bid.quote.price_in, bid.quote.price_out)
     offer = JobOffer(
         version=PROTOCOL_VERSION,
@@ -73,4 +74,11 @@ def draw_up(
         expires_ms=now_ms + JOB_OFFER_LIFETIME_MS,
     )
     packet = pack(offer, identity)
-    return Terms(job_id_of(packet), packet, request, quote, completion)
+    return Terms(job_id_of(packet), packet, request, quote, JOB_OFFER_LIFETIME_MS / 1000)
+
+
+def _affordable(max_price: int | None, prompt: int, bid: Bid) -> int:
+    """Completion tokens that the limit pays for besides the whole prompt, so that no answer can pass it."""
+    if max_price is None or bid.quote.price_out == 0:
+        return bid.eligible.completion_room
+    return max(0, max_price * PRICE_UNIT_TOKENS - prompt * bid.quote.price_in) // bid.quote.price_out

@@ -24,7 +24,7 @@ class RouteRequest(BaseModel):
 
     model: str = Field(min_length=1, max_length=96)
     jurisdiction: str | None = None
-    max_price: int | None = Field(default=None, ge=0)
+    max_price: int | None = Field(default=None, ge=0, le=2**53 - 1)
     """Micro-credits for the whole job."""
 
 
