@@ -55,6 +55,8 @@ class OfferBook:
         if entry is not None and message.seq <= entry.seq:
             return False
         if isinstance(message, Withdraw):
+            if not self._has_room(message.node_key, now_ms):
+                return False
             self._entries[message.node_key] = _Entry(message.seq, now_ms, None, now_ms + 2 * MAX_CLOCK_SKEW_MS)
             return True
         too_soon = entry is not None and entry.packet is not None and now_ms - entry.heard_ms < OFFER_MIN_INTERVAL_MS

@@ -10,7 +10,7 @@ import trio
 
 from ryvion_node.log import log_event
 from ryvion_node.market.book import OfferBook
-from ryvion_node.market.constants import SYNC_POLL_S, SYNC_TIMEOUT_S
+from ryvion_node.market.constants import SYNC_BATCH_OFFERS, SYNC_POLL_S, SYNC_TIMEOUT_S
 from ryvion_node.p2p.interface import Network, PeerUnreachable, Stream, StreamBroken
 from ryvion_protocol.constants import MAX_OFFER_BYTES, MAX_SYNC_OFFERS, OFFERS_PROTOCOL
 from ryvion_protocol.errors import ProtocolError
@@ -60,12 +60,12 @@ class OfferFeed:
     async def _hand_out(self, stream: Stream) -> None:
         """Serve book sync: every live offer as one frame, then the end."""
         packets = self._book.packets(self._clock_ms())[:MAX_SYNC_OFFERS]
-        if packets:
-            await stream.send(b"".join(frame(packet.raw) for packet in packets))
+        for start in range(0, len(packets), SYNC_BATCH_OFFERS):
+            batch = packets[start : start + SYNC_BATCH_OFFERS]
+            await stream.send(b"".join(frame(packet.raw) for packet in batch))
 
     async def _sync(self, peer: NodeKey) -> None:
         """Take over what a new peer knows; its signatures are checked like gossip's."""
-        taken = 0
         stream: Stream | None = None
         try:
             with trio.fail_after(SYNC_TIMEOUT_S):
@@ -73,10 +73,11 @@ class OfferFeed:
                 taken = await self._read_offers(stream)
         except (PeerUnreachable, StreamBroken, ProtocolError, trio.TooSlowError) as exc:
             log_event(log, "book_sync_failed", peer=peer.hex(), reason=type(exc).__name__)
+        else:
+            log_event(log, "book_synced", peer=peer.hex(), offers=taken)
         finally:
             if stream is not None:
                 await stream.close()
-        log_event(log, "book_synced", peer=peer.hex(), offers=taken)
 
     async def _read_offers(self, stream: Stream) -> int:
         decoder = FrameDecoder(MAX_OFFER_BYTES)
