@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
@@ -89,6 +89,7 @@ def _play(scenario: Scenario, show: Callable[[DemoEvent], None], *, keep: bool) 
     except OperatorError as exc:
         scenario.problems.append(str(exc))
     finally:
+        _ignore_signals()
         for event in scenario.stop():
             show(event)
     if scenario.problems:
@@ -116,6 +117,15 @@ def _renderer() -> Callable[[DemoEvent], None]:
     return Renderer().show
 
 
+_ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _ignore_signals() -> None:
+    """Stopping is bounded in time; a Ctrl-C must not cut it short and leave nodes behind."""
+    for number in _ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class _Ended(BaseException):
     """A signal asks the demo to end."""
 
@@ -129,11 +139,10 @@ def _signals_end_it() -> Iterator[None]:
     """Ctrl-C, a closed terminal and SIGTERM all end the demo in order, so that no node is left behind."""
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
-        for handled in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(handled, signal.SIG_IGN)  # stopping is bounded in time; a second Ctrl-C must not cut it short
+        _ignore_signals()
         raise _Ended(number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, end) for number in _ENDING_SIGNALS}
     try:
         yield
     finally:

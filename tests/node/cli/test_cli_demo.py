@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
+from ryvion_node.cli.demo import command
 from ryvion_node.cli.demo import events as happened
 from ryvion_node.cli.demo.command import DEFAULT_MODEL, DEFAULT_PROMPTS
 from ryvion_node.cli.demo.events import EVENT_NAMES, DemoEvent, json_line
@@ -136,3 +137,22 @@ def test_a_kept_network_ends_with_ctrl_c_and_leaves_nothing_behind() -> None:
     for started in named(lines, "node_starting"):
         with pytest.raises(ProcessLookupError):
             os.kill(started["pid"], 0)
+
+
+def test_ctrl_c_while_the_nodes_are_being_stopped_leaves_none_behind() -> None:
+    class Stopping:
+        """A scenario that is over, and whose person loses patience."""
+
+        problems: tuple[str, ...] = ()
+
+        def run(self) -> tuple[DemoEvent, ...]:
+            return ()
+
+        def stop(self) -> Iterator[DemoEvent]:
+            signal.raise_signal(signal.SIGINT)
+            yield happened.NodeStopped("seller", 0)
+
+    shown: list[DemoEvent] = []
+    with command._signals_end_it():
+        assert command._play(Stopping(), shown.append, keep=False)  # type: ignore[arg-type]
+    assert shown == [happened.NodeStopped("seller", 0)]
