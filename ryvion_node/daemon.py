@@ -104,7 +104,7 @@ async def _until_signal(serve: Callable[[], Awaitable[None]]) -> None:
 
 
 async def serve_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeReady], None]) -> None:
-    """Start every part in order, run until cancelled, then stop them in reverse order."""
+    """Start every part in order and run until cancelled; the ledger and the event loop under it go last."""
     identity = load_or_create_identity(paths.identity_file)
     network = _new_network(config, identity)
     async with (

@@ -18,7 +18,7 @@ MarketErrorCode = Literal[
     "model_not_found",  # nobody offers it; the message names what is on offer
     "jurisdiction_not_allowed",  # offered, but by nobody in the jurisdictions asked for
     "context_length_exceeded",  # prompt + answer fit no offer's context
-    "price_limit",  # every bid was above the caller's limit
+    "price_limit",  # every offer is above the limit of the caller or of this node
     "no_capacity",  # offers exist, all are busy or out of reach: try later
     "node_timeout",  # an executor took the job and stalled, and no other could be had
     "node_failed",  # an executor failed, and no other could be had (or text had already been delivered)
