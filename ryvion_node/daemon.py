@@ -42,6 +42,7 @@ from ryvion_node.market.book import OfferBook
 from ryvion_node.market.buyer import Buyer
 from ryvion_node.market.feed import OfferFeed
 from ryvion_node.market.warmup import Warmup
+from ryvion_node.models.catalogue import catalogue
 from ryvion_node.p2p.interface import Network
 from ryvion_node.paths import Paths, make_private_folder, replace_private_file
 from ryvion_node.proxy.server import ProxyServer
@@ -236,6 +237,7 @@ async def _start_buying(
         config.requester.quote_peers,
         services,
         max_price=config.requester.max_price,
+        digests=catalogue().digests(),
     )
     services.start_soon(Warmup(network, book, counter, identity.public_key, _now_ms).run)
     token = f"control_{secrets.token_urlsafe(32)}"

@@ -19,8 +19,10 @@ from ryvion_node.executor.constants import (
 )
 from ryvion_node.log import log_event
 from ryvion_protocol.constants import MAX_ADDRESSES_PER_OFFER, MAX_MODELS_PER_OFFER, OFFER_LIFETIME_MS
+from ryvion_protocol.errors import FramingError
 from ryvion_protocol.messages import Hardware, ModelOffer, Offer, Withdraw
 from ryvion_protocol.packet import Packet, pack
+from ryvion_protocol.schema import NodeKey
 from ryvion_protocol.signing import SigningIdentity
 
 log = logging.getLogger("ryvion.executor.announcer")
@@ -48,11 +50,25 @@ def draw_up_offer(
     now_ms: int,
 ) -> Packet | None:
     """The signed Offer as of now, or None with nothing to sell. Its seq is the time, so that it rises across restarts."""
-    if not models:
-        return None
-    offer = Offer(
+    for count in range(min(len(models), MAX_MODELS_PER_OFFER), 0, -1):
+        try:
+            return pack(_offer(advert, identity.public_key, models[:count], free, addresses, now_ms), identity)
+        except FramingError:  # long names: the models that fit are offered
+            continue
+    return None
+
+
+def _offer(
+    advert: Advert,
+    key: NodeKey,
+    models: Sequence[EngineModel],
+    free: Callable[[str], int],
+    addresses: Sequence[str],
+    now_ms: int,
+) -> Offer:
+    return Offer(
         network=advert.network,
-        node_key=identity.public_key,
+        node_key=key,
         seq=now_ms,
         issued_ms=now_ms,
         expires_ms=now_ms + OFFER_LIFETIME_MS,
@@ -73,11 +89,10 @@ def draw_up_offer(
                 slots_free=free(model.name),
                 millitokens_per_s=model.millitokens_per_s,
             )
-            for model in models[:MAX_MODELS_PER_OFFER]
+            for model in models
         ),
         addresses=tuple(addresses[:MAX_ADDRESSES_PER_OFFER]),
     )
-    return pack(offer, identity)
 
 
 class Announcer:

@@ -58,7 +58,8 @@ class Auction:
         floor = self._floor
         offers = floor.offers()
         lengths = await floor.prompt_lengths(self._order, offers)
-        short = shortlist(offers, self._order, floor.desk.identity.public_key, lengths)
+        digest = floor.digests.get(self._order.model)
+        short = shortlist(offers, self._order, floor.desk.identity.public_key, lengths, digest)
         self._lines += short.filtered
         if not short.eligible:
             raise refuse(self._order, offers, short)

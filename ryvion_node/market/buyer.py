@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -38,10 +38,13 @@ class Buyer:
         nursery: trio.Nursery,
         *,
         max_price: int | None = None,
+        digests: Mapping[str, bytes] | None = None,
     ) -> None:
-        """`max_price`: most micro-credits that any one job may cost; an order may only lower it."""
+        """`max_price`: most micro-credits that any one job may cost; an order may only lower it. `digests`: model
+        names whose file is known, so that nothing else is bought under them.
+        """
         bidding = Bidding(network, network_id, nursery, desk.clock_ms)
-        self._floor = TradingFloor(network_id, book, desk, bidding, quote_peers)
+        self._floor = TradingFloor(network_id, book, desk, bidding, quote_peers, digests or {})
         self._nursery = nursery
         self._max_price = max_price
         self._settling = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import trio
 
@@ -40,11 +40,20 @@ class Cooldowns:
 class TradingFloor:
     """One per requester."""
 
-    def __init__(self, network_id: str, book: OfferBook, desk: Desk, bidding: Bidding, quote_peers: int) -> None:
+    def __init__(
+        self,
+        network_id: str,
+        book: OfferBook,
+        desk: Desk,
+        bidding: Bidding,
+        quote_peers: int,
+        digests: Mapping[str, bytes],
+    ) -> None:
         self.network_id = network_id
         self.desk = desk
         self.bidding = bidding
         self.quote_peers = quote_peers
+        self.digests = digests
         self._book = book
         self._cooldowns = Cooldowns()
 

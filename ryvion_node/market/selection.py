@@ -16,6 +16,7 @@ from ryvion_protocol.messages import CHAT, ModelOffer, Offer, Quote
 from ryvion_protocol.money import cost_microcredits
 from ryvion_protocol.schema import NodeKey
 
+OTHER_FILE = "sells another file under this name"
 PRICE_WEIGHT = 0.5
 FIRST_TOKEN_WEIGHT = 0.25
 SPEED_WEIGHT = 0.25
@@ -89,9 +90,13 @@ def candidate(offer: Offer, model: ModelOffer | None, outcome: str, reason: str)
 
 
 def shortlist(
-    offers: Sequence[Offer], order: ChatOrder, own_key: NodeKey, prompts: Mapping[bytes, PromptLength]
+    offers: Sequence[Offer],
+    order: ChatOrder,
+    own_key: NodeKey,
+    prompts: Mapping[bytes, PromptLength],
+    digest: bytes | None = None,
 ) -> Shortlist:
-    """Apply the hard limits. `prompts`: length of the prompt by model digest."""
+    """Apply the hard limits. `prompts`: length of the prompt by model digest; `digest`: the only file that counts."""
     eligible: list[Eligible] = []
     filtered: list[Candidate] = []
     for offer in offers:
@@ -99,7 +104,7 @@ def shortlist(
         if offer.node_key == own_key or model is None:
             continue
         prompt = prompts[model.digest]
-        reason = _falls_out(offer, model, order, prompt)
+        reason = _falls_out(offer, model, order, prompt, digest)
         if reason is None:
             eligible.append(Eligible(offer, model, prompt))
         else:
@@ -107,7 +112,11 @@ def shortlist(
     return Shortlist(tuple(eligible), tuple(filtered))
 
 
-def _falls_out(offer: Offer, model: ModelOffer, order: ChatOrder, prompt: PromptLength) -> str | None:
+def _falls_out(
+    offer: Offer, model: ModelOffer, order: ChatOrder, prompt: PromptLength, digest: bytes | None
+) -> str | None:
+    if digest is not None and model.digest != digest:
+        return f"{OTHER_FILE} ({model.digest.hex()[:12]}, not {digest.hex()[:12]})"
     if order.jurisdictions and offer.jurisdiction not in order.jurisdictions:
         return f"jurisdiction {offer.jurisdiction} is not {_either(order.jurisdictions)}"
     least = least_tokens(prompt)
@@ -144,6 +153,8 @@ def refuse(order: ChatOrder, offers: Sequence[Offer], short: Shortlist) -> Marke
             f"no executor in {wanted} serves the model '{order.model}'; it is served in: {served}",
         )
     reasons = "; ".join(sorted({c.reason for c in short.filtered})) or "the only executor is this node itself"
+    if short.filtered and all(c.reason.startswith(OTHER_FILE) for c in short.filtered):
+        return MarketError("model_not_found", f"nobody serves the file that is known as '{order.model}': {reasons}")
     if any("context" in c.reason for c in short.filtered):
         return MarketError("context_length_exceeded", f"this conversation fits no executor: {reasons}")
     if any("limit" in c.reason for c in short.filtered):

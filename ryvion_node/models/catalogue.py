@@ -58,6 +58,15 @@ class Catalogue:
         """The model of this name or alias."""
         return next((model for model in self.models if name == model.name or name in model.aliases), None)
 
+    def digests(self) -> dict[str, bytes]:
+        """Every name and alias whose file somebody has checked, with the SHA-256 of that file."""
+        return {
+            name: model.digest
+            for model in self.models
+            if model.digest is not None
+            for name in (model.name, *model.aliases)
+        }
+
     def bundled(self) -> tuple[CatalogueModel, ...]:
         """The models whose files come with the package."""
         return tuple(model for model in self.models if model.path is not None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -91,7 +91,11 @@ def order(**changes: object) -> ChatOrder:
 
 @asynccontextmanager
 async def marketplace(
-    *plans: SellerPlan, counts: bool = True, quote_peers: int = 3, counter_extra: int = 0
+    *plans: SellerPlan,
+    counts: bool = True,
+    quote_peers: int = 3,
+    counter_extra: int = 0,
+    known_digests: Mapping[str, bytes] | None = None,
 ) -> AsyncIterator[Marketplace]:
     """Set up sellers by plan and a buyer that has heard all their offers."""
     internet = FakeInternet()
@@ -103,7 +107,7 @@ async def marketplace(
         book = OfferBook(NETWORK)
         digests = [plan.model.digest for plan in plans] if counts else []
         desk = Desk(me, ledger, FakeCounter(digests, extra=counter_extra), clock_ms, first_token_timeout_s=10.0)
-        buyer = Buyer(network, NETWORK, book, desk, quote_peers, nursery)
+        buyer = Buyer(network, NETWORK, book, desk, quote_peers, nursery, digests=known_digests)
         sellers = []
         for plan in plans:
             seller = await start_seller(nursery, internet, plan)

@@ -285,3 +285,21 @@ async def test_everyone_hanging_up_is_a_clear_error() -> None:
         with pytest.raises(MarketError) as caught:
             await buy(market)
         assert caught.value.code == "no_capacity"
+
+
+async def test_another_file_under_a_known_name_is_never_bought() -> None:
+    genuine = fake_model("tiny")
+    impostor = fake_model("tiny", digest=b"\x66" * 32)
+    async with marketplace(
+        SellerPlan(1, price_out=1, model=impostor), SellerPlan(2), known_digests={"tiny": genuine.digest}
+    ) as market:
+        bought = await buy(market)
+        assert bought.placement is not None
+        assert bought.placement.digest == genuine.digest
+        filtered = [c.reason for c in bought.placement.route.candidates if c.outcome == "filtered"]
+        assert len(filtered) == 1
+        assert filtered[0].startswith("sells another file under this name (666666666666")
+    async with marketplace(SellerPlan(1, model=impostor), known_digests={"tiny": genuine.digest}) as market:
+        with pytest.raises(MarketError, match="nobody serves the file") as caught:
+            await buy(market)
+        assert caught.value.code == "model_not_found"

@@ -181,3 +181,12 @@ async def test_offer_of_another_network_is_not_taken() -> None:
     )
     assert other is not None
     assert OfferBook(NETWORK).hear(other.raw, clock_ms()) is None
+
+
+async def test_offer_names_as_many_models_as_fit() -> None:
+    models = [fake_model(f"{number:02}-" + "n" * 90) for number in range(40)]
+    packet = draw_up_offer(ADVERT, identity(1), models, lambda name: 1, [], clock_ms())
+    assert packet is not None
+    assert isinstance(packet.message, Offer)
+    assert 10 < len(packet.message.models) < 32
+    assert OfferBook(NETWORK).hear(packet.raw, clock_ms()) is not None
