@@ -28,9 +28,9 @@ from ryvion_node.engine.llama_engine import LlamaEngine
 from ryvion_node.errors import EXIT_UNAVAILABLE, OperatorError
 from ryvion_node.executor.announcer import Advert, Announcer, draw_up_offer
 from ryvion_node.executor.hardware import hardware_of
-from ryvion_node.executor.job import Chains, Workshop
 from ryvion_node.executor.quoting import Shop
 from ryvion_node.executor.seller import Seller
+from ryvion_node.executor.workshop import Chains, Workshop
 from ryvion_node.identity import NodeIdentity, load_or_create_identity
 from ryvion_node.keys import KeyStore
 from ryvion_node.ledger.interface import Ledger

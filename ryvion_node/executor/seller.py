@@ -9,9 +9,10 @@ import trio
 
 from ryvion_node.engine.interface import EngineModel
 from ryvion_node.executor.constants import ORDER_GRACE_S, REQUEST_TIMEOUT_S, STANDBY_S
-from ryvion_node.executor.job import SoldJob, SoldTerms, Workshop
+from ryvion_node.executor.job import SoldJob
 from ryvion_node.executor.quoting import Shop, busy, fitting_model, quote_for, refusal_of
 from ryvion_node.executor.slots import SlotBook
+from ryvion_node.executor.workshop import SoldTerms, Workshop
 from ryvion_node.ledger.errors import JobExists, LedgerError
 from ryvion_node.log import log_event
 from ryvion_node.p2p.channel import JobChannel

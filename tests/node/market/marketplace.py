@@ -11,9 +11,9 @@ import trio
 from ryvion_node.engine.fake import FakeCounter, FakeEngine, Script, fake_model
 from ryvion_node.engine.interface import EngineModel, GenerationRequest
 from ryvion_node.executor.announcer import Advert, draw_up_offer
-from ryvion_node.executor.job import Chains, Workshop
 from ryvion_node.executor.quoting import Shop
 from ryvion_node.executor.seller import Seller
+from ryvion_node.executor.workshop import Chains, Workshop
 from ryvion_node.ledger.fake import FakeLedger
 from ryvion_node.market.attempt import Desk
 from ryvion_node.market.book import OfferBook

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from ryvion_node.engine.fake import Script, fake_model
-from ryvion_node.executor.job import Chains
+from ryvion_node.executor.workshop import Chains
 from ryvion_node.ledger.fake import FakeLedger
 from ryvion_node.ledger.records import NO_ENVELOPE
 from ryvion_node.market.selection import Bid, Eligible, PromptLength
