@@ -174,7 +174,7 @@ async def test_ordered_jobs_do_not_count_against_the_quotes_of_their_requester()
 
 
 async def test_chains_of_many_requesters_are_bounded_and_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ryvion_node.executor.job.MAX_CHAINS", 2)
+    monkeypatch.setattr("ryvion_node.executor.workshop.MAX_CHAINS", 2)
     chains = Chains(FakeLedger(clock=clock_ms), identity(1).public_key)
     envelope = pack(Withdraw(NETWORK, identity(1).public_key, 1, 1), identity(1))  # any packet has a hash
     keys = [identity(seed).public_key for seed in (2, 3, 4)]
