@@ -44,3 +44,5 @@ MAX_RETRY_AFTER_MS: Final = 60_000
 """Clients follow no longer advice than this."""
 DEFAULT_RETRY_AFTER_MS: Final = 1_000
 """When the market does not know better."""
+MAX_ROUTE_BODY_BYTES: Final = 16 * 1024
+"""A route request is a few short fields."""

@@ -8,13 +8,11 @@ from starlette.types import Receive, Scope, Send
 from ryvion_node.market.interface import ChatOrder, Market
 from ryvion_node.proxy.access import Keys, admit
 from ryvion_node.proxy.answers import plain
+from ryvion_node.proxy.constants import MAX_ROUTE_BODY_BYTES
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.exchange import Exchange
 from ryvion_node.proxy.orders import check_model_name, jurisdictions_of
 from ryvion_protocol.messages import ChatMessage
-
-MAX_ROUTE_BODY_BYTES = 16 * 1024
-"""A route request is a few short fields."""
 
 
 class RouteRequest(BaseModel):
