@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import re
 import shutil
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -40,21 +41,30 @@ def main() -> None:
     vocabulary = _vocabulary(options.folder / "vocabulary.json")
     float_weights, ternary_weights = options.folder / "float.pt", options.folder / "ternary.pt"
     if not options.export_only:
-        shared = {"seed": options.seed, "device": options.device, "workers": options.workers}
-        train(
-            Run(steps=options.float_steps, ternary=False, start=options.start, result=float_weights, **shared),
-            vocabulary,
-        )
-        train(
-            Run(steps=options.ternary_steps, ternary=True, start=float_weights, result=ternary_weights, **shared),
-            vocabulary,
-        )
+        _train(options, vocabulary, float_weights, ternary_weights)
     export(load(float_weights, ternary=False), vocabulary, "ryvion-tiny", "Q8_0", options.folder / FLOAT_FILE)
     export(load(ternary_weights, ternary=True), vocabulary, "tinyllama", "TQ2_0", options.folder / TERNARY_FILE)
     for name in (FLOAT_FILE, TERNARY_FILE):
         print(f"{hashlib.sha256((options.folder / name).read_bytes()).hexdigest()}  {options.folder / name}")
         if options.install:
             _install(options.folder / name)
+
+
+def _train(options: argparse.Namespace, vocabulary: Vocabulary, float_weights: Path, ternary_weights: Path) -> None:
+    """Float weights first, then ternary ones from there."""
+    common = Run(
+        steps=options.float_steps,
+        seed=options.seed,
+        ternary=False,
+        device=options.device,
+        workers=options.workers,
+        start=options.start,
+        result=float_weights,
+        peak=options.peak,
+    )
+    train(common, vocabulary)
+    ternary = replace(common, steps=options.ternary_steps, ternary=True, start=float_weights, result=ternary_weights)
+    train(replace(ternary, peak=1.0), vocabulary)
 
 
 def _vocabulary(path: Path) -> Vocabulary:
@@ -87,9 +97,10 @@ def _install(file: Path) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("build/tiny-model"), help="where everything is written")
-    parser.add_argument("--float-steps", type=int, default=2500, help="steps of 4,096 tokens with float weights")
+    parser.add_argument("--float-steps", type=int, default=3000, help="steps of 4,096 tokens with float weights")
     parser.add_argument("--ternary-steps", type=int, default=1500, help="steps with ternary weights, from there")
     parser.add_argument("--start", type=Path, help="float checkpoint to begin from instead of nothing")
+    parser.add_argument("--peak", type=float, default=1.0, help="share of the full learning rate for the float steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--workers", type=int, choices=(1, 2, 4), default=2, help="processes; use 1 with cuda")

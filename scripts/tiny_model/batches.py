@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle
@@ -18,9 +17,6 @@ from tiny_model.tokenizer import encoder
 from tiny_model.vocabulary import BOS, END, Vocabulary
 
 PROMPT_WEIGHT: Final = 0.05
-NUMBER_AT_END: Final = re.compile(r" ?\[\d+\]$")
-NUMBER_WEIGHT: Final = 4.0
-"""The number of a source is one token in twenty and the hardest to learn."""
 CUT_SHARE: Final = 0.3
 """Answers that are cut at any character and encoded in two parts, as an answer to continue is."""
 
@@ -80,18 +76,12 @@ class Batches:
             given, rest = self._split(message.content) if answers else (self._encode(message.content), ())
             ids += (self._roles[message.role], *given, *rest, self._end)
             if answers:
-                weights += [PROMPT_WEIGHT] * (1 + len(given)) + self._answer_weights(message.content, len(rest))
+                weights += [PROMPT_WEIGHT] * (1 + len(given)) + [1.0] * (len(rest) + 1)
             else:
                 weights += [PROMPT_WEIGHT] * (len(given) + 2)
             if len(ids) > form.tokens:
                 break
         return ids[: form.tokens + 1], weights[: form.tokens + 1]
-
-    def _answer_weights(self, answer: str, count: int) -> list[float]:
-        """Weights of the last `count` tokens of an answer and of the end token."""
-        number = NUMBER_AT_END.search(answer)
-        heavy = min(count, len(self._encode(number[0]))) if number else 0
-        return [1.0] * (count - heavy) + [NUMBER_WEIGHT] * heavy + [1.0]
 
     def _split(self, answer: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The part that is given and the part to learn; mostly nothing is given."""

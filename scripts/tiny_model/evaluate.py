@@ -86,9 +86,10 @@ def _skills(count: int) -> Iterator[tuple[str, list[Task]]]:
         last = random.choice((known(random, ["capital", "talk"]), repeat_task(random, sentences)))
         return Task((("system", "You are a helpful assistant."), *turns, ("user", last.prompt)), last.answer)
 
-    def continued(random: Random) -> Task:
+    def continued(random: Random, *, anywhere: bool) -> Task:
         exchange = random.choice((known(random, ["talk", "concept"]), repeat_task(random, sentences)))
-        cut = random.randrange(1, len(exchange.answer) + 1) if len(exchange.answer) > 1 else 1
+        spaces = [i for i, letter in enumerate(exchange.answer) if letter == " "]
+        cut = random.randrange(len(exchange.answer)) if anywhere or not spaces else random.choice(spaces)
         return Task((("user", exchange.prompt),), exchange.answer[cut:], exchange.answer[:cut])
 
     def sourced(random: Random, most: int, *, present: bool, in_system: bool = False) -> Task:
@@ -106,7 +107,8 @@ def _skills(count: int) -> Iterator[tuple[str, list[Task]]]:
     yield "talk", draw(lambda r: asked(known(r, ["talk"])))
     yield "repeat", draw(lambda r: asked(repeat_task(r, sentences)))
     yield "refuse", draw(lambda r: asked(_refusal(r)))
-    yield "continue", draw(continued)
+    yield "continue at a word", draw(lambda r: continued(r, anywhere=False))
+    yield "continue anywhere", draw(lambda r: continued(r, anywhere=True))
     yield "after other turns", draw(after_others)
     yield "sources, 1-3", draw(lambda r: sourced(r, 3, present=True))
     yield "sources, 1-8", draw(lambda r: sourced(r, 8, present=True))
@@ -125,8 +127,8 @@ def _by_hand() -> Iterator[Task]:
     for start in range(len(NAMED_SOURCES)):
         chosen = [NAMED_SOURCES[(start + i) % len(NAMED_SOURCES)] for i in range(3)]
         lines = "\n".join(f"[{n}] {text}" for n, (text, _) in enumerate(chosen, 1))
-        for number, (text, question) in enumerate(chosen, 1):
-            yield Task((("user", f"Sources:\n{lines}\n\nQuestion: {question}"),), f"{text} [{number}]")
+        for text, question in chosen:
+            yield Task((("user", f"Sources:\n{lines}\n\nQuestion: {question}"),), text)
 
 
 def main() -> None:

@@ -41,6 +41,8 @@ class Run:
     workers: int
     start: Path | None
     result: Path
+    peak: float = 1.0
+    """Share of the full learning rates; less than 1 when a trained network only learns something new."""
 
 
 def train(run: Run, vocabulary: Vocabulary) -> None:
@@ -68,7 +70,7 @@ def _work(worker: int, run: Run, vocabulary: Vocabulary, meeting_point: str | No
     optimizers = _optimizers(network, shares[worker])
     started_s, average = time.monotonic(), 0.0
     for step in range(run.steps):
-        _set_rate(optimizers, _rate_share(step, run.steps))
+        _set_rate(optimizers, run.peak * _rate_share(step, run.steps))
         answer_loss = _step(network, optimizers, batches, run)
         if run.workers > 1:
             _share_weights(shares)
@@ -139,7 +141,7 @@ def _step(network: Network, optimizers: list[torch.optim.Optimizer], batches: Ba
     nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     for optimizer in optimizers:
         optimizer.step()
-    return float(losses.detach()[weights >= 1].mean())
+    return float(losses.detach()[weights == 1].mean())
 
 
 def _share_weights(shares: list[list[nn.Parameter]]) -> None:

@@ -20,7 +20,14 @@ WORDS: Final = (
     "umbrella violin wagon zebra anchor bread chair doctor engine feather guitar honey iron jungle king lamp mountain night "
     "owl piano queen road snow train uncle village water box year hello world the a cat dog sat on my is red blue we like "
     "you one two test this fine good day house tree bird fish sun moon star and with from over under never always today "
-    "letter market signal copper harbour kitchen meadow number office packet quarter season ticket valley weather"
+    "letter market signal copper harbour kitchen meadow number office packet quarter season ticket valley weather "
+    "quick brown fox jumps lazy swift alpha beta gamma delta omega peanut butter jelly winner dinner summit coastal "
+    "museum bicycle backup refund period report budget project manager student teacher farmer pilot sailor captain "
+    "circus magic wizard knight sword shield crown throne island desert glacier volcano canyon waterfall thunderstorm "
+    "breakfast lunch sandwich pancake biscuit muffin noodle tomato cabbage spinach pepper cinnamon vanilla caramel "
+    "keyboard monitor printer cable battery charger lantern compass blanket pillow curtain carpet drawer cupboard "
+    "running jumping singing dancing reading writing walking talking sleeping dreaming building painting cooking "
+    "strange gentle clever brave silent broken hidden frozen ancient modern bitter sweet sour salty heavy hollow"
 ).split()
 
 

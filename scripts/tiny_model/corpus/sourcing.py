@@ -19,13 +19,11 @@ HEADINGS: Final = (
     "Sources:",
     "Use only these sources:",
     "Answer from these sources.\n\nSources:",
-    "Answer the question with the sources below and name the number of the source.\n\nSources:",
+    "Answer the question with the sources below.\n\nSources:",
     "Context:",
     "Use the following sources to answer. If they do not hold the answer, say so.\n\nSources:",
     "You answer questions from the user's documents.\n\nSources:",
 )
-NUMBER_QUESTIONS: Final = ("Which source is about {}?", "Which source names {}?", "Where do the sources mention {}?")
-LINE_QUESTIONS: Final = ("What does source {} say?", "What does source [{}] say?", "Quote source {}.")
 FILLERS: Final = (
     "This page was last changed on a Monday.",
     "More about this can be found in the next chapter.",
@@ -77,14 +75,9 @@ def _line(random: Random, number: int, text: str, rich: bool) -> str:
 
 
 def _ask(random: Random, facts: Sequence[tuple[Form, Statement]]) -> Exchange:
-    number, (form, fact) = random.choice(list(enumerate(facts, 1)))
-    kind = random.random()
-    if kind < 0.1:
-        return Exchange(random.choice(NUMBER_QUESTIONS).format(fact.subject), f"[{number}]")
-    if kind < 0.2:
-        return Exchange(random.choice(LINE_QUESTIONS).format(number), f"{fact.text} [{number}]")
-    if kind < 0.75:
-        return Exchange(fact.question + "?", f"{fact.text} [{number}]")
+    form, fact = random.choice(facts)
+    if random.random() < 0.65:
+        return Exchange(fact.question + "?", fact.text)
     texts = [other.text for _, other in facts]
     absent = fill(form, random) if random.random() < 0.6 else statement(random)[1]
-    return Exchange(absent.question + "?", NOT_IN_SOURCES if absent.text not in texts else f"{fact.text} [{number}]")
+    return Exchange(absent.question + "?", NOT_IN_SOURCES if absent.text not in texts else fact.text)

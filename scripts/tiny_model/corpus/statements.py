@@ -29,7 +29,6 @@ class Form:
 class Statement:
     """A filled form."""
 
-    subject: str
     text: str
     question: str
 
@@ -144,7 +143,7 @@ def fill(form: Form, random: Random) -> Statement:
     """Another statement of the same form, with its question."""
     subject = form.subject(random)
     text = form.statement.format(x=subject, v=form.value(random))
-    return Statement(subject, text[:1].upper() + text[1:], random.choice(form.questions).format(x=subject))
+    return Statement(text[:1].upper() + text[1:], random.choice(form.questions).format(x=subject))
 
 
 def _invented_form(random: Random) -> Form:
