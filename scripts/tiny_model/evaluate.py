@@ -1,20 +1,21 @@
 """Measures a GGUF file on tasks that were not in its training, skill by skill, through llama.cpp itself.
 
-Every task is drawn from a generator with another seed, and names, words and numbers are invented, so that a right
-answer had to be read out of the prompt. Facts and talk are asked in one of the known ways.
+Most tasks come from the training's own generators with another seed: the patterns are known, the names, words and
+numbers mostly not, so that a right answer had to be read out of the prompt. Facts and talk are asked in one of the
+known ways. The unseen sources and capitals are out of no generator.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from tiny_model.corpus.conversation import Corpus
 from tiny_model.corpus.exchange import Exchange, styled
-from tiny_model.corpus.refusing import refuse_task
+from tiny_model.corpus.refusing import REFUSAL, refuse_task
 from tiny_model.corpus.repeating import repeat_task
 from tiny_model.corpus.sourcing import NOT_IN_SOURCES, as_user_prompt, source_task
 from tiny_model.play import Player
@@ -28,7 +29,24 @@ NAMED_SOURCES = (
     ("The red bicycle belongs to Tomas.", "Who does the red bicycle belong to?"),
     ("Our refund period is 14 days.", "How long is our refund period?"),
 )
-"""Written by hand; most of these sentences follow none of the generator's patterns."""
+"""Written by hand, then taken as examples for the generator: their patterns and some of their words are in training."""
+UNSEEN_SOURCES = (
+    ("Cats are not allowed in the reading room.", "Where are cats not allowed?"),
+    ("The invoice was paid by Helga Brandt.", "Who paid the invoice?"),
+    ("Orders above 50 euros ship for free.", "Which orders ship for free?"),
+    ("The lighthouse of Skagen was built in 1858.", "When was the lighthouse of Skagen built?"),
+    ("Water boils at 93 degrees in La Paz.", "At how many degrees does water boil in La Paz?"),
+    ("Tickets can be returned within 30 days.", "Within how many days can tickets be returned?"),
+    ("Dr. Amara Diallo leads the research team.", "Who leads the research team?"),
+    ("The spare key hangs behind the boiler.", "Where does the spare key hang?"),
+    ("Parking is forbidden on Elm Street.", "Where is parking forbidden?"),
+)
+"""Written after the last training step; sentences and questions of no pattern of the generator."""
+UNSEEN_COUNTRIES = (
+    "Freedonia Narnia Atlantis Gondor Wakanda Genovia Ruritania Latveria Zamunda Elbonia Panem Sokovia Arendelle "
+    "Westeros Oz Lilliput Zubrowka Utopia Syldavia"
+).split()
+"""Countries out of stories; the model has to say that it does not know them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +133,10 @@ def _skills(count: int) -> Iterator[tuple[str, list[Task]]]:
     yield "sources, 1-18", draw(lambda r: sourced(r, 18, present=True))
     yield "sources in system", draw(lambda r: sourced(r, 4, present=True, in_system=True))
     yield "not in sources", draw(lambda r: sourced(r, 4, present=False))
-    yield "sources by hand", list(_by_hand())
+    yield "sources by hand", list(_by_hand(NAMED_SOURCES))
+    yield "sources, unseen", list(_by_hand(UNSEEN_SOURCES))
+    questions = (f"What is the capital of {country}?" for country in UNSEEN_COUNTRIES)
+    yield "capitals, unseen", [asked(Exchange(question, REFUSAL)) for question in questions]
 
 
 def _refusal(random: Random) -> Exchange:
@@ -123,9 +144,10 @@ def _refusal(random: Random) -> Exchange:
     return Exchange(styled(task.prompt, random), task.answer)
 
 
-def _by_hand() -> Iterator[Task]:
-    for start in range(len(NAMED_SOURCES)):
-        chosen = [NAMED_SOURCES[(start + i) % len(NAMED_SOURCES)] for i in range(3)]
+def _by_hand(sources: Sequence[tuple[str, str]]) -> Iterator[Task]:
+    """Each window of three neighbouring sources, asked for each of the three."""
+    for start in range(len(sources)):
+        chosen = [sources[(start + i) % len(sources)] for i in range(3)]
         lines = "\n".join(f"[{n}] {text}" for n, (text, _) in enumerate(chosen, 1))
         for text, question in chosen:
             yield Task((("user", f"Sources:\n{lines}\n\nQuestion: {question}"),), text)
