@@ -21,10 +21,10 @@ from engine_support import (
     tokens_of,
 )
 
-from ryvion_node.engine import gguf
 from ryvion_node.engine.constants import CREDIT_RETURN_TOKENS, CREDIT_TOKENS
 from ryvion_node.engine.counter import VocabCounter
 from ryvion_node.engine.gguf import read_header
+from ryvion_node.engine.gguf_cut import cut_file
 from ryvion_node.engine.interface import EngineError, ModelSpec, Piece, PromptRead, Turn
 from ryvion_node.engine.llama_engine import LlamaEngine
 
@@ -165,7 +165,10 @@ async def test_a_slow_reader_slows_only_its_own_job(engine: LlamaEngine) -> None
 async def test_vocabulary_alone_counts_the_same(
     engine: LlamaEngine, small_model: Path, tmp_path: Path, cut: bool
 ) -> None:
-    path = header_of(small_model, tmp_path / "header.gguf") if cut else small_model
+    path = small_model
+    if cut:
+        path = tmp_path / "header.gguf"
+        path.write_bytes(cut_file(small_model))
     digest = engine.models()[0].digest
     counter = VocabCounter({digest: path})
     turns = (Turn("system", "Be brief."), Turn("user", "caf\u00e9 <|end|>"), Turn("assistant", " and"))
@@ -177,17 +180,6 @@ async def test_vocabulary_alone_counts_the_same(
             "small", "caf\u00e9 <|end|>"
         )
         nursery.cancel_scope.cancel()
-
-
-def header_of(model: Path, path: Path) -> Path:
-    """A copy of a GGUF with all its metadata and no tensor."""
-    with model.open("rb") as file:
-        gguf._Reader(file).header()
-        end = file.tell()
-        file.seek(0)
-        data = file.read(end)
-    path.write_bytes(data[:8] + bytes(8) + data[16:])
-    return path
 
 
 async def test_several_models_at_once() -> None:
