@@ -8,11 +8,9 @@ the node reads it again whenever it changed.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import hmac
 import json
-import os
 import re
 import secrets
 import time
@@ -23,7 +21,7 @@ from typing import Final, Literal, get_args
 
 from ryvion_node.errors import EXIT_DATA, EXIT_NO_INPUT, EXIT_TEMPORARY, EXIT_USAGE, OperatorError
 from ryvion_node.jurisdictions import COUNTRIES, parse_jurisdiction
-from ryvion_node.paths import FILE_MODE, FileMissing, make_private_folder, read_private_file, replace_private_file
+from ryvion_node.paths import FileMissing, read_private_file, replace_private_file, sole_editor
 
 Scope = Literal["buyer", "read-only", "write-only", "operator"]
 """What a key may do; the endpoint's table says which scope may do what (`proxy.access`)."""
@@ -169,20 +167,10 @@ class KeyStore:
     @contextlib.contextmanager
     def _editing(self) -> Iterator[list[ApiKey]]:
         """The keys as a list to change; written back whole when the block ends well. One editor at a time."""
-        make_private_folder(self._path.parent)
-        lock = os.open(
-            self._path.with_name(self._path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE
-        )
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise KeysBusy(path=self._path) from None
+        with sole_editor(self._path, KeysBusy):
             keys = list(self._read())
             yield keys
             replace_private_file(self._path, _serialise(keys))
-        finally:
-            os.close(lock)
 
 
 def _hash(token: str) -> str:

@@ -7,6 +7,7 @@ not silently tightened: what was readable may already have been read.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import stat
@@ -159,6 +160,21 @@ def replace_private_file(path: Path, data: bytes) -> None:
     with _os_errors(path), _durable_sibling(path, data) as temporary:
         temporary.replace(path)
         _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def sole_editor(path: Path, busy: type[OperatorError]) -> Iterator[None]:
+    """Be the only one who edits the private file at `path`; raises `busy`, filled with `path`, when another does."""
+    make_private_folder(path.parent)
+    lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy(path=path) from None
+        yield
+    finally:
+        os.close(lock)
 
 
 @contextlib.contextmanager

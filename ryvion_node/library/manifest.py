@@ -7,9 +7,7 @@ names and paths into it, and nothing that a peer sends is ever looked up in it b
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -19,12 +17,11 @@ from typing import Final, Literal, get_args
 from ryvion_node.errors import EXIT_DATA, EXIT_NO_INPUT, EXIT_TEMPORARY, EXIT_USAGE, OperatorError
 from ryvion_node.library.constants import MAX_MANIFEST_BYTES, MAX_MODELS
 from ryvion_node.paths import (
-    FILE_MODE,
     FileMissing,
     Paths,
-    make_private_folder,
     read_private_file,
     replace_private_file,
+    sole_editor,
 )
 
 Kind = Literal["model", "tokenizer"]
@@ -155,20 +152,10 @@ class Manifest:
     @contextlib.contextmanager
     def _editing(self) -> Iterator[list[ManifestModel]]:
         """The models as a list to change; written back whole when the block ends well. One editor at a time."""
-        make_private_folder(self._path.parent)
-        lock = os.open(
-            self._path.with_name(self._path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE
-        )
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ManifestBusy(path=self._path) from None
+        with sole_editor(self._path, ManifestBusy):
             models = list(self.models())
             yield models
             replace_private_file(self._path, _serialise(models))
-        finally:
-            os.close(lock)
 
 
 def checked_name(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -21,7 +20,6 @@ _FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.gguf")
 _SOURCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _PROMPTS: Final = re.compile(r"[a-z0-9_-]{1,64}\.toml")
-_HASH_CHUNK_BYTES: Final = 1 << 20
 
 
 class CatalogueError(Exception):
@@ -94,15 +92,6 @@ def parse_catalogue(text: str, folder: Path) -> Catalogue:
         if names.count(name) > 1:
             raise CatalogueError(f"two models are called {name!r}")
     return Catalogue(models)
-
-
-def file_digest(path: Path) -> bytes:
-    """SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_HASH_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.digest()
 
 
 def _model(entry: object, position: int, folder: Path) -> CatalogueModel:
