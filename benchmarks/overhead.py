@@ -25,7 +25,7 @@ import trio
 from tiny_model.random_model import write_random_model
 
 from benchmarks.nodes import BenchNode, running_market
-from ryvion_node.engine.interface import Ended, GenerationRequest, ModelSpec, Piece, Turn
+from ryvion_node.engine.interface import Ended, GenerationRequest, ModelSpec, Piece, Sampling, Turn
 from ryvion_node.engine.llama_engine import LlamaEngine
 
 MODEL = "bench"
@@ -63,7 +63,7 @@ def straight(engine: LlamaEngine) -> Job:
     """Jobs given to the engine worker directly."""
 
     async def run(max_tokens: int, seed: int) -> Run:
-        request = GenerationRequest(MODEL, (Turn("user", PROMPT),), max_tokens, 0.7, 1.0, seed)
+        request = GenerationRequest(MODEL, (Turn("user", PROMPT),), max_tokens, Sampling(0.7, 1.0, seed))
         began, first = trio.current_time(), 0.0
         async with engine.generate(request) as events:
             async for event in events:

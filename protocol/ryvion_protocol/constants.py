@@ -41,6 +41,16 @@ MAX_TOKENS_PER_DELTA: Final = 4096
 MAX_CHUNK_HASHES: Final = 64
 MAX_JURISDICTIONS: Final = 64
 """A group such as EU is expanded by the requester; the largest in use has 30 members."""
+MAX_FEATURES: Final = 32
+"""Twice what is known today."""
+MAX_TOOLS: Final = 128
+"""As many as the OpenAI API takes."""
+MAX_TOOL_CALLS: Final = 128
+MAX_GRAMMAR_BYTES: Final = 64 * 1024
+"""Larger schemas and grammars are not met in practice, and compiling one costs the executor time."""
+MAX_LOGIT_BIAS: Final = 300
+"""As many as the OpenAI API takes."""
+MAX_TOP_LOGPROBS: Final = 20
 MAX_SYNC_OFFERS: Final = 512
 """Offers handed to a newcomer in one book sync: 2 MiB at most, and gossip brings the rest within 45 s."""
 MAX_NESTING: Final = 6

@@ -19,6 +19,8 @@ from ryvion_protocol.schema import (
     Address,
     Code,
     Country,
+    Features,
+    Grammar,
     Hash,
     HexJobId,
     Key,
@@ -29,10 +31,12 @@ from ryvion_protocol.schema import (
     OptionalCode,
     OptionalHash,
     OptionalModelName,
+    OptionalToolName,
     Price,
     Signature,
     Size,
     Text,
+    ToolName,
 )
 
 CHAT = "chat"
@@ -65,6 +69,7 @@ class ModelOffer:
     slots_total: U32
     slots_free: U32
     millitokens_per_s: U53
+    features: Features = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,8 @@ class QuoteRequest:
     """Most the whole job may cost, in micro-credits; 0: no limit."""
     patience_ms: U32
     """How long the requester waits for an answer."""
+    features: Features = ()
+    """What the job needs beyond temperature, top_p, seed and stop; an executor that lacks one refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +176,14 @@ class Sampling:
     temperature_millionths: Annotated[int, Size(0, 2_000_000)]
     top_p_millionths: Annotated[int, Size(1, 1_000_000)]
     seed: U64
+    top_k: U32 = 0
+    """0: all tokens."""
+    min_p_millionths: Annotated[int, Size(0, 1_000_000)] = 0
+    presence_penalty: Annotated[int, Size(0, 4_000_000)] = 0
+    """Millionths from -2 to 2, zigzag: 2n for n >= 0, -2n - 1 for n < 0 (spec 00)."""
+    frequency_penalty: Annotated[int, Size(0, 4_000_000)] = 0
+    """As `presence_penalty`."""
+    repetition_penalty_millionths: Annotated[int, Size(10_000, 10_000_000)] = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +213,60 @@ class JobOffer:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that an assistant turn made; `arguments` is JSON as the model wrote it."""
+
+    id: Label
+    name: ToolName
+    arguments: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may call; `parameters` is a JSON Schema as text, empty for none."""
+
+    name: ToolName
+    description: Text
+    parameters: Grammar
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """Which tools there are, and whether one must be called; `choice` is auto, none, required or named."""
+
+    tools: Annotated[tuple[Tool, ...], Size(0, limits.MAX_TOOLS)] = ()
+    choice: Code = "auto"
+    name: OptionalToolName = ""
+    parallel: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFormat:
+    """What the answer must be: `kind` is text, json_object, json_schema, regex or lark, `grammar` its definition."""
+
+    kind: Code = "text"
+    grammar: Grammar = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogitBias:
+    """Added to a token's logit: millionths from -100 to 100, zigzag."""
+
+    token: U32
+    bias: Annotated[int, Size(0, 200_000_000)]
+
+
+@dataclass(frozen=True, slots=True)
 class ChatMessage:
     """One turn; `role` is system, user, assistant or tool."""
 
     role: Code
     content: Text
     name: Label
+    tool_calls: Annotated[tuple[ToolCall, ...], Size(0, limits.MAX_TOOL_CALLS)] = ()
+    """Of an assistant turn."""
+    tool_call_id: Label = ""
+    """Of a tool turn: which call it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +280,12 @@ class JobRequest:
     messages: Annotated[tuple[ChatMessage, ...], Size(1, limits.MAX_MESSAGES_PER_REQUEST)]
     stop: Annotated[tuple[Annotated[str, Size(1, 256)], ...], Size(0, limits.MAX_STOP_STRINGS)]
     chunk_hashes: Annotated[tuple[Hash, ...], Size(0, limits.MAX_CHUNK_HASHES)]
+    tools: ToolUse = ToolUse()
+    output: OutputFormat = OutputFormat()
+    logit_bias: Annotated[tuple[LogitBias, ...], Size(0, limits.MAX_LOGIT_BIAS)] = ()
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Size(0, limits.MAX_TOP_LOGPROBS)] = 0
+    """Alternatives beside each token; 0 unless `logprobs`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +301,34 @@ class Started:
     jurisdiction: Country
     location: Label
     started_ms: U53
+    cached_tokens: U32 = 0
+    """Of the prompt's tokens, those read for an earlier job of this requester."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallPiece:
+    """Part of a tool call: `id` and `name` come with its first piece and are empty after it."""
+
+    index: Annotated[int, Size(0, limits.MAX_TOOL_CALLS - 1)]
+    id: Label
+    name: OptionalToolName
+    arguments: Annotated[str, Size(0, 60 * 1024)]
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token's bytes, and minus the natural logarithm of its probability in millionths."""
+
+    piece: Annotated[bytes, Size(0, 256)]
+    minus_micronats: U32
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A chosen token and the likeliest ones in its place, in falling order."""
+
+    chosen: Alternative
+    top: Annotated[tuple[Alternative, ...], Size(0, limits.MAX_TOP_LOGPROBS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,11 +342,15 @@ class Delta:
     choice: Annotated[int, Size(0, 127)]
     text: Annotated[str, Size(0, 60 * 1024)]
     tokens: Annotated[tuple[U32, ...], Size(0, limits.MAX_TOKENS_PER_DELTA)]
+    reasoning: Annotated[str, Size(0, 60 * 1024)] = ""
+    """Thoughts before the answer, where the model marks them."""
+    calls: Annotated[tuple[CallPiece, ...], Size(0, limits.MAX_TOOL_CALLS)] = ()
+    logprobs: Annotated[tuple[TokenLogprob, ...], Size(0, limits.MAX_TOKENS_PER_DELTA)] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Generation ended: stop, length, cancelled or error."""
+    """Generation ended: stop, length, tool_calls, cancelled or error."""
 
     TYPE: ClassVar[str] = "finished"
     MAX_BYTES: ClassVar[int] = limits.MAX_CONTROL_BYTES
@@ -257,6 +358,8 @@ class Finished:
     reason: Code
     prompt_tokens: U32
     completion_tokens: U32
+    reasoning_tokens: U32 = 0
+    """Of the completion's tokens, those of its reasoning."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, NewType
 
-from ryvion_protocol.constants import MAX_METERING_UNITS, MAX_PRICE
+from ryvion_protocol.constants import MAX_FEATURES, MAX_GRAMMAR_BYTES, MAX_METERING_UNITS, MAX_PRICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,12 @@ Text = Annotated[str, Size(0, 256 * 1024)]
 """Prompt or answer text."""
 Note = Annotated[str, Size(0, 512), Pattern(PRINTABLE)]
 """A sentence for a person; never parsed. `as_note` makes one of any text."""
+ToolName = Annotated[str, Size(1, 64), Pattern(r"[A-Za-z0-9_-]+")]
+OptionalToolName = Annotated[str, Size(0, 64), Pattern(r"[A-Za-z0-9_-]*")]
+Grammar = Annotated[str, Size(0, MAX_GRAMMAR_BYTES)]
+"""A JSON Schema, a regular expression or a Lark grammar."""
+Features = Annotated[tuple[Code, ...], Size(0, MAX_FEATURES)]
+"""What an engine can do (spec 03): seeded, counted, top_k, min_p, penalties, ... in rising order."""
 Address = Annotated[str, Size(1, 256), Pattern(r"/[!-~]+")]
 """A multiaddr in text form."""
 HexJobId = Annotated[JobId, Size(1, 64), Pattern(r"[0-9a-f-]{1,64}")]

@@ -9,9 +9,9 @@ import trio
 
 from ryvion_node.engine.files import FileState, file_state
 from ryvion_node.engine.gguf import GgufError
-from ryvion_node.engine.interface import EngineError, Turn
-from ryvion_node.engine.jobs import count, plain_text, wire_turns, worker_error
-from ryvion_node.engine.wire import CountPrompt, CountText, Ready, Start
+from ryvion_node.engine.interface import NO_TOOLS, EngineError, ToolUse, Turn
+from ryvion_node.engine.jobs import count, plain_text, wire_tools, wire_turns, worker_error
+from ryvion_node.engine.wire import CountPrompt, CountTexts, Ready, Start
 from ryvion_node.engine.worker_process import Broken, End, Timing, WorkerProcess
 
 
@@ -34,15 +34,15 @@ class VocabCounter:
     def knows(self, digest: bytes) -> bool:
         return digest in self._meters
 
-    async def count_prompt(self, digest: bytes, turns: Sequence[Turn]) -> int:
-        wired = wire_turns(turns)
-        return await self._count(digest, lambda number: CountPrompt(number, wired))
+    async def count_prompt(self, digest: bytes, turns: Sequence[Turn], tools: ToolUse = NO_TOOLS) -> int:
+        wired, wired_tools = wire_turns(turns), wire_tools(tools)
+        return await self._count(digest, lambda number: CountPrompt(number, wired, wired_tools))
 
-    async def count_text(self, digest: bytes, text: str) -> int:
-        plain = plain_text(text)
-        return await self._count(digest, lambda number: CountText(number, plain))
+    async def count_texts(self, digest: bytes, texts: Sequence[str]) -> int:
+        plain = tuple(map(plain_text, texts))
+        return await self._count(digest, lambda number: CountTexts(number, plain))
 
-    async def _count(self, digest: bytes, make: Callable[[int], CountPrompt | CountText]) -> int:
+    async def _count(self, digest: bytes, make: Callable[[int], CountPrompt | CountTexts]) -> int:
         if self._nursery is None:
             raise RuntimeError("run() is not running")
         if (meter := self._meters.get(digest)) is None:
@@ -102,6 +102,7 @@ class _Meter:
             gpu_layers=0,
             threads=1,
             vocab_only=True,
+            template="",
         )
 
 

@@ -14,6 +14,8 @@ from typing import Literal
 import trio
 
 from ryvion_node.engine.interface import (
+    NO_TOOLS,
+    Embeddings,
     Ended,
     EngineError,
     EngineModel,
@@ -21,6 +23,9 @@ from ryvion_node.engine.interface import (
     GenerationRequest,
     Piece,
     PromptRead,
+    ScoringRequest,
+    TokenScore,
+    ToolUse,
     Turn,
 )
 
@@ -91,15 +96,24 @@ class FakeEngine:
             self._slots[request.model].release_on_behalf_of(borrower)
             self.cancelled += not run.over
 
-    async def count_prompt(self, model: str, turns: Sequence[Turn]) -> int:
+    async def count_prompt(self, model: str, turns: Sequence[Turn], tools: ToolUse = NO_TOOLS) -> int:
         self._model(model)
         await trio.lowlevel.checkpoint()
         return count_turns(turns)
 
-    async def count_text(self, model: str, text: str) -> int:
+    async def count_texts(self, model: str, texts: Sequence[str]) -> int:
         self._model(model)
         await trio.lowlevel.checkpoint()
-        return count_words(text)
+        return sum(map(count_words, texts))
+
+    async def score(self, request: ScoringRequest) -> tuple[TokenScore, ...]:
+        self._model(request.model)
+        await trio.lowlevel.checkpoint()
+        return tuple(TokenScore(margin=0.0, logprob=0.0, rank=0) for _ in request.tokens)
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
+        self._model(model)
+        raise EngineError("unsupported", f"{model} is no embedding model")
 
     def _model(self, name: str) -> EngineModel:
         try:
@@ -118,15 +132,15 @@ class FakeCounter:
     def knows(self, digest: bytes) -> bool:
         return digest in self._digests
 
-    async def count_prompt(self, digest: bytes, turns: Sequence[Turn]) -> int:
+    async def count_prompt(self, digest: bytes, turns: Sequence[Turn], tools: ToolUse = NO_TOOLS) -> int:
         self._check(digest)
         await trio.lowlevel.checkpoint()
         return count_turns(turns) + self._extra
 
-    async def count_text(self, digest: bytes, text: str) -> int:
+    async def count_texts(self, digest: bytes, texts: Sequence[str]) -> int:
         self._check(digest)
         await trio.lowlevel.checkpoint()
-        return count_words(text) + self._extra
+        return sum(map(count_words, texts)) + self._extra
 
     def _check(self, digest: bytes) -> None:
         if digest not in self._digests:

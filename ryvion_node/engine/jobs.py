@@ -7,34 +7,100 @@ from typing import Final, cast, get_args
 
 from ryvion_node.engine import constants as limits
 from ryvion_node.engine.interface import (
+    Alternative,
+    CallPiece,
+    Embeddings,
     Ended,
     EngineError,
     EngineErrorCode,
     GenerationEvent,
     GenerationRequest,
+    OutputFormat,
     Piece,
     PromptRead,
+    Sampling,
+    ScoringRequest,
+    TokenLogprob,
+    TokenScore,
+    ToolUse,
     Turn,
 )
 from ryvion_node.engine.wire import (
+    Counted,
     CountPrompt,
-    CountText,
+    CountTexts,
     Credit,
+    Embed,
+    Embedded,
     Generate,
     JobEnded,
     JobFailed,
     JobPiece,
     JobRead,
+    Score,
+    Scored,
+    WireOutput,
+    WireSampling,
+    WireTools,
     WireTurn,
 )
-from ryvion_node.engine.worker_process import Broken, Died, End, Inbox, JobMessage, WorkerGone, WorkerProcess
+from ryvion_node.engine.worker_process import (
+    Answer,
+    Broken,
+    Died,
+    End,
+    Inbox,
+    JobMessage,
+    Question,
+    WorkerGone,
+    WorkerProcess,
+)
 
 _CODES: Final = frozenset(get_args(EngineErrorCode))
 
 
 def wire_turns(turns: Sequence[Turn]) -> tuple[WireTurn, ...]:
     """Turns as they cross the pipe. Raises EngineError."""
-    return tuple((plain_text(turn.role), plain_text(turn.content), plain_text(turn.name)) for turn in turns)
+    return tuple(
+        (
+            plain_text(turn.role),
+            plain_text(turn.content),
+            plain_text(turn.name),
+            tuple((plain_text(call.id), plain_text(call.name), plain_text(call.arguments)) for call in turn.tool_calls),
+            plain_text(turn.tool_call_id),
+        )
+        for turn in turns
+    )
+
+
+def wire_tools(use: ToolUse) -> WireTools:
+    """Tools as they cross the pipe. Raises EngineError."""
+    tools = tuple((plain_text(t.name), plain_text(t.description), plain_text(t.parameters)) for t in use.tools)
+    return tools, use.choice, plain_text(use.name), use.parallel
+
+
+def wire_output(output: OutputFormat | None) -> WireOutput:
+    """What the answer must be, as it crosses the pipe. Raises EngineError."""
+    return ("", "") if output is None else (output.kind, plain_text(output.text))
+
+
+def wire_sampling(sampling: Sampling) -> WireSampling:
+    """Raises ValueError for rules that no check should have let through."""
+    if sampling.temperature < 0 or not 0 <= sampling.seed < 1 << 64 or sampling.top_k < 0:
+        raise ValueError("temperature, seed or top_k out of range")
+    if not sampling.repetition_penalty > 0:
+        raise ValueError("repetition_penalty must be greater than 0")
+    return (
+        float(sampling.temperature),
+        float(sampling.top_p),
+        sampling.top_k,
+        float(sampling.min_p),
+        float(sampling.presence_penalty),
+        float(sampling.frequency_penalty),
+        float(sampling.repetition_penalty),
+        sampling.seed,
+        tuple((token, float(bias)) for token, bias in sampling.logit_bias),
+    )
 
 
 def plain_text(text: str) -> str:
@@ -48,18 +114,20 @@ def plain_text(text: str) -> str:
 
 def wire_request(request: GenerationRequest, number: int) -> Generate:
     """Raises ValueError for a request that no check should have let through."""
-    if request.max_tokens < 1 or request.temperature < 0 or not 0 <= request.seed < 1 << 64:
-        raise ValueError("max_tokens, temperature or seed out of range")
+    if request.max_tokens < 1:
+        raise ValueError("max_tokens out of range")
     if len(request.stop) > limits.MAX_STOP_STRINGS or any(len(stop) > limits.MAX_STOP_CHARS for stop in request.stop):
         raise ValueError("too many or too long stop strings")
     return Generate(
         job=number,
         turns=wire_turns(request.turns),
         max_tokens=request.max_tokens,
-        temperature=float(request.temperature),
-        top_p=float(request.top_p),
-        seed=request.seed,
+        sampling=wire_sampling(request.sampling),
         stop=tuple(map(plain_text, request.stop)),
+        tools=wire_tools(request.tools),
+        output=wire_output(request.output),
+        logprobs=-1 if request.logprobs is None else request.logprobs,
+        owner=request.owner,
         credit=limits.CREDIT_TOKENS,
     )
 
@@ -80,15 +148,44 @@ async def generation_events(model: str, worker: WorkerProcess, inbox: Inbox) -> 
                 owed = 0
 
 
-async def count(worker: WorkerProcess, make: Callable[[int], CountPrompt | CountText], model: str) -> int:
+async def count(worker: WorkerProcess, make: Callable[[int], CountPrompt | CountTexts], model: str) -> int:
     """One count by a worker. Raises EngineError."""
+    answer = await ask(worker, make, model)
+    if not isinstance(answer, Counted):
+        raise _off_topic(answer)
+    return answer.tokens
+
+
+async def ask(worker: WorkerProcess, make: Callable[[int], Question], model: str) -> Answer:
+    """One question to a worker. Raises EngineError."""
     try:
-        answer = await worker.count(make)
+        answer = await worker.ask(make)
     except WorkerGone as exc:
         raise worker_error(model, exc.end) from exc
     if isinstance(answer, JobFailed):
         raise _job_error(answer)
-    return answer.tokens
+    return answer
+
+
+async def scores(worker: WorkerProcess, request: ScoringRequest) -> tuple[TokenScore, ...]:
+    """Raises EngineError."""
+    turns, tools = wire_turns(request.turns), wire_tools(request.tools)
+    sampling, output = wire_sampling(request.sampling), wire_output(request.output)
+    answer = await ask(
+        worker, lambda number: Score(number, turns, request.tokens, sampling, tools, output), request.model
+    )
+    if not isinstance(answer, Scored):
+        raise _off_topic(answer)
+    return tuple(TokenScore(*score) for score in answer.scores)
+
+
+async def embeddings(worker: WorkerProcess, model: str, texts: Sequence[str]) -> Embeddings:
+    """Raises EngineError."""
+    plain = tuple(map(plain_text, texts))
+    answer = await ask(worker, lambda number: Embed(number, plain), model)
+    if not isinstance(answer, Embedded):
+        raise _off_topic(answer)
+    return Embeddings(answer.vectors, answer.tokens)
 
 
 def worker_error(model: str, end: End) -> EngineError:
@@ -115,7 +212,13 @@ def _merged(messages: Sequence[JobMessage]) -> list[GenerationEvent]:
         event = _event(message)
         last = events[-1] if events else None
         if isinstance(event, Piece) and isinstance(last, Piece):
-            events[-1] = Piece(last.text + event.text, last.tokens + event.tokens)
+            events[-1] = Piece(
+                last.text + event.text,
+                last.tokens + event.tokens,
+                last.reasoning + event.reasoning,
+                last.calls + event.calls,
+                last.logprobs + event.logprobs,
+            )
         else:
             events.append(event)
     return events
@@ -123,12 +226,21 @@ def _merged(messages: Sequence[JobMessage]) -> list[GenerationEvent]:
 
 def _event(message: JobMessage) -> GenerationEvent:
     match message:
-        case JobPiece(text=text, tokens=tokens):
-            return Piece(text, tokens)
-        case JobRead(prompt_tokens=tokens):
-            return PromptRead(tokens)
-        case JobEnded(reason="stop" | "length" as reason, completion_tokens=tokens):
-            return Ended(reason, tokens)
+        case JobPiece():
+            return Piece(
+                text=message.text,
+                tokens=message.tokens,
+                reasoning=message.reasoning,
+                calls=tuple(CallPiece(*call) for call in message.calls),
+                logprobs=tuple(
+                    TokenLogprob(Alternative(piece, logprob), tuple(Alternative(*one) for one in top))
+                    for piece, logprob, top in message.logprobs
+                ),
+            )
+        case JobRead(prompt_tokens=tokens, cached_tokens=cached):
+            return PromptRead(tokens, cached)
+        case JobEnded(reason="stop" | "length" | "tool_calls" as reason):
+            return Ended(reason, message.completion_tokens, message.reasoning_tokens)
         case JobFailed():
             raise _job_error(message)
         case _:
@@ -139,3 +251,7 @@ def _job_error(failed: JobFailed) -> EngineError:
     if failed.code not in _CODES:
         return EngineError("worker_crashed", f"the worker failed with an unknown code: {failed.message}")
     return EngineError(cast("EngineErrorCode", failed.code), failed.message)
+
+
+def _off_topic(answer: Answer) -> EngineError:
+    return EngineError("worker_crashed", f"the worker answered with {type(answer).__name__}")

@@ -10,16 +10,31 @@ import trio
 from ryvion_node.engine import constants as limits
 from ryvion_node.engine.files import DigestCache
 from ryvion_node.engine.interface import (
+    NO_TOOLS,
+    Embeddings,
     EngineError,
     EngineModel,
     GenerationEvent,
     GenerationRequest,
     ModelSpec,
+    ScoringRequest,
+    TokenScore,
+    ToolUse,
     Turn,
 )
-from ryvion_node.engine.jobs import count, generation_events, plain_text, wire_request, wire_turns, worker_error
+from ryvion_node.engine.jobs import (
+    count,
+    embeddings,
+    generation_events,
+    plain_text,
+    scores,
+    wire_request,
+    wire_tools,
+    wire_turns,
+    worker_error,
+)
 from ryvion_node.engine.served_model import ModelStatus, ServedModel
-from ryvion_node.engine.wire import Cancel, CountPrompt, CountText
+from ryvion_node.engine.wire import Cancel, CountPrompt, CountTexts
 from ryvion_node.engine.worker_process import Timing, WorkerGone
 
 
@@ -89,15 +104,21 @@ class LlamaEngine:
             worker.post(Cancel(inbox.number))
             await events.aclose()
 
-    async def count_prompt(self, model: str, turns: Sequence[Turn]) -> int:
-        wired = wire_turns(turns)
-        return await self._count(model, lambda number: CountPrompt(number, wired))
+    async def count_prompt(self, model: str, turns: Sequence[Turn], tools: ToolUse = NO_TOOLS) -> int:
+        wired, wired_tools = wire_turns(turns), wire_tools(tools)
+        return await self._count(model, lambda number: CountPrompt(number, wired, wired_tools))
 
-    async def count_text(self, model: str, text: str) -> int:
-        plain = plain_text(text)
-        return await self._count(model, lambda number: CountText(number, plain))
+    async def count_texts(self, model: str, texts: Sequence[str]) -> int:
+        plain = tuple(map(plain_text, texts))
+        return await self._count(model, lambda number: CountTexts(number, plain))
 
-    async def _count(self, model: str, make: Callable[[int], CountPrompt | CountText]) -> int:
+    async def score(self, request: ScoringRequest) -> tuple[TokenScore, ...]:
+        return await scores(self._find(request.model).worker(), request)
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
+        return await embeddings(self._find(model).worker(), model, texts)
+
+    async def _count(self, model: str, make: Callable[[int], CountPrompt | CountTexts]) -> int:
         return await count(self._find(model).worker(), make, model)
 
     def _find(self, model: str) -> ServedModel:

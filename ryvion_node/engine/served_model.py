@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, get_args
 
 import trio
 
 from ryvion_node.engine.files import DigestCache, FileState
-from ryvion_node.engine.interface import EngineError, EngineModel, ModelSpec
+from ryvion_node.engine.interface import EngineError, EngineModel, Feature, ModelSpec
 from ryvion_node.engine.restart import GiveUp, RestartPolicy
 from ryvion_node.engine.wire import Ready, Start
 from ryvion_node.engine.worker_process import Broken, Timing, WorkerProcess
+
+FEATURES: Final = get_args(Feature)
+"""llama.cpp with our sampler, templates and grammars can do all there is."""
 
 ModelState = Literal["starting", "ready", "restarting", "broken"]
 
@@ -98,6 +101,7 @@ class ServedModel:
             gpu_layers=spec.gpu_layers,
             threads=spec.threads or 0,
             vocab_only=False,
+            template="" if spec.template is None else str(spec.template.resolve()),
         )
 
     def _became_ready(self, ready: Ready) -> None:
@@ -108,11 +112,13 @@ class ServedModel:
             name=self._spec.name,
             digest=ready.digest,
             quantisation=ready.quantisation,
-            kind="chat",
+            kind="embedding" if ready.kind == "embedding" else "chat",
             context_tokens=ready.context_tokens,
             slots=self._spec.slots,
             millitokens_per_s=ready.millitokens_per_s,
             prompt_millitokens_per_s=ready.prompt_millitokens_per_s,
+            features=() if ready.kind == "embedding" else FEATURES,
+            dimensions=ready.dimensions,
         )
         self._set("ready", "", model)
 

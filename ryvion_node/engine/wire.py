@@ -24,8 +24,23 @@ class WireError(Exception):
     """The other end of the pipe does not speak our language."""
 
 
-WireTurn = tuple[str, str, str]
-"""Role, content, name."""
+WireCall = tuple[str, str, str]
+"""Id, name, arguments."""
+WireTurn = tuple[str, str, str, tuple[WireCall, ...], str]
+"""Role, content, name, tool calls, id of the call that it answers."""
+WireTools = tuple[tuple[tuple[str, str, str], ...], str, str, bool]
+"""Name, description and parameters of each tool; choice; the tool that is named; whether several calls may be made."""
+WireOutput = tuple[str, str]
+"""Kind and text of what the answer must be; two empty texts: anything."""
+WireSampling = tuple[float, float, int, float, float, float, float, int, tuple[tuple[int, float], ...]]
+"""Temperature, top_p, top_k, min_p, presence, frequency and repetition penalty, seed, logit bias."""
+WireAlternative = tuple[bytes, float]
+WireLogprob = tuple[bytes, float, tuple[WireAlternative, ...]]
+"""The chosen token's bytes and log-probability, and the alternatives."""
+WireCallPiece = tuple[int, str, str, str]
+"""Index, id, name, arguments."""
+WireScore = tuple[float, float, int]
+"""Margin, log-probability, rank."""
 
 
 # Node to worker.
@@ -44,6 +59,8 @@ class Start:
     gpu_layers: int
     threads: int
     vocab_only: bool
+    template: str
+    """Path of a chat template in place of the file's own; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +70,13 @@ class Generate:
     job: int
     turns: tuple[WireTurn, ...]
     max_tokens: int
-    temperature: float
-    top_p: float
-    seed: int
+    sampling: WireSampling
     stop: tuple[str, ...]
+    tools: WireTools
+    output: WireOutput
+    logprobs: int
+    """-1: none; else the number of alternatives."""
+    owner: bytes
     credit: int
 
 
@@ -81,14 +101,35 @@ class CountPrompt:
 
     job: int
     turns: tuple[WireTurn, ...]
+    tools: WireTools
 
 
 @dataclass(frozen=True, slots=True)
-class CountText:
-    """How many tokens has this text, canonically?"""
+class CountTexts:
+    """How many tokens have these texts, canonically, each by itself, all together?"""
 
     job: int
-    text: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How well does claimed output fit the model?"""
+
+    job: int
+    turns: tuple[WireTurn, ...]
+    tokens: tuple[int, ...]
+    sampling: WireSampling
+    tools: WireTools
+    output: WireOutput
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """Make a vector of each text."""
+
+    job: int
+    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +158,9 @@ class Ready:
     file_state: tuple[int, ...]
     """Size, mtime_ns and inode of the file that was hashed."""
     quantisation: str
+    kind: str
+    """chat or embedding."""
+    dimensions: int
     context_tokens: int
     millitokens_per_s: int
     prompt_millitokens_per_s: int
@@ -133,10 +177,11 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class JobRead:
-    """The job has a slot; its prompt, of this many tokens, is read now."""
+    """The job has a slot; its prompt, of this many tokens, is read now, but for those already cached."""
 
     job: int
     prompt_tokens: int
+    cached_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +191,9 @@ class JobPiece:
     job: int
     text: str
     tokens: tuple[int, ...]
+    reasoning: str
+    calls: tuple[WireCallPiece, ...]
+    logprobs: tuple[WireLogprob, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +203,12 @@ class JobEnded:
     job: int
     reason: str
     completion_tokens: int
+    reasoning_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class JobFailed:
-    """For Generate, CountPrompt and CountText alike."""
+    """For everything that was asked with a job number."""
 
     job: int
     code: str
@@ -175,14 +224,31 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """The answer to a score: one per claimed token."""
+
+    job: int
+    scores: tuple[WireScore, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The answer to an embed: little-endian float32 vectors and tokens read, one per text."""
+
+    job: int
+    vectors: tuple[bytes, ...]
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     """The answer to a ping."""
 
     number: int
 
 
-ToWorker = Start | Generate | Cancel | Credit | CountPrompt | CountText | Ping
-FromWorker = Loading | Ready | Failed | JobRead | JobPiece | JobEnded | JobFailed | Counted | Pong
+ToWorker = Start | Generate | Cancel | Credit | CountPrompt | CountTexts | Score | Embed | Ping
+FromWorker = Loading | Ready | Failed | JobRead | JobPiece | JobEnded | JobFailed | Counted | Scored | Embedded | Pong
 Message = ToWorker | FromWorker
 
 _TAGS: dict[str, type[Message]] = {

@@ -18,7 +18,9 @@ from ryvion_node.engine import constants as limits
 from ryvion_node.engine.wire import (
     Counted,
     CountPrompt,
-    CountText,
+    CountTexts,
+    Embed,
+    Embedded,
     Failed,
     Frames,
     JobEnded,
@@ -30,6 +32,8 @@ from ryvion_node.engine.wire import (
     Ping,
     Pong,
     Ready,
+    Score,
+    Scored,
     Start,
     WireError,
     pack,
@@ -44,7 +48,9 @@ _SPINS: Final = "300"
 """Turns that an OpenMP thread spins at a barrier before it sleeps. By default it spins for milliseconds, and when
 another process wants the processor every step waits for the scheduler: measured 3 to 6 times slower steps."""
 
-JobMessage = JobRead | JobPiece | JobEnded | JobFailed | Counted
+Question = CountPrompt | CountTexts | Score | Embed
+Answer = Counted | Scored | Embedded
+JobMessage = JobRead | JobPiece | JobEnded | JobFailed | Counted | Scored | Embedded
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +180,16 @@ class WorkerProcess:
         """Whatever still comes for this job is dropped."""
         self._inboxes.pop(inbox.number, None)
 
-    async def count(self, make: Callable[[int], CountPrompt | CountText]) -> Counted | JobFailed:
-        """Ask for one count. Raises WorkerGone."""
+    async def ask(self, make: Callable[[int], Question]) -> Answer | JobFailed:
+        """Ask what has one answer. Raises WorkerGone."""
         inbox = self.open()
         try:
             self.post(make(inbox.number))
             (answer,) = await inbox.take()
         finally:
             self.close(inbox)
-        if not isinstance(answer, Counted | JobFailed):
-            raise WorkerGone(Died(f"answered a count with {type(answer).__name__}", stalled=False))
+        if not isinstance(answer, Answer | JobFailed):
+            raise WorkerGone(Died(f"answered a question with {type(answer).__name__}", stalled=False))
         return answer
 
     async def _write(self, stdin: trio.abc.SendStream) -> None:
@@ -213,7 +219,15 @@ class WorkerProcess:
 
     def _dispatch(self, message: Message, on_ready: Callable[[Ready], None]) -> None:
         match message:
-            case JobRead(job) | JobPiece(job) | JobEnded(job) | JobFailed(job) | Counted(job):
+            case (
+                JobRead(job)
+                | JobPiece(job)
+                | JobEnded(job)
+                | JobFailed(job)
+                | Counted(job)
+                | Scored(job)
+                | Embedded(job)
+            ):
                 if (inbox := self._inboxes.get(job)) is not None:
                     inbox.put(message)
             case Loading():

@@ -7,7 +7,7 @@ from typing import Literal
 
 import trio
 
-from ryvion_node.engine.interface import Ended, EngineError, GenerationRequest, Piece, PromptRead, Turn
+from ryvion_node.engine.interface import Ended, EngineError, GenerationRequest, Piece, PromptRead, Sampling, Turn
 from ryvion_node.executor.coalesce import DeltaBuffer, next_frame_at
 from ryvion_node.executor.constants import ACCEPTANCE_TIMEOUT_S
 from ryvion_node.executor.workshop import SoldTerms, Workshop
@@ -130,9 +130,11 @@ class SoldJob:
             model=offer.model,
             turns=tuple(Turn(m.role, m.content, m.name) for m in request.messages),
             max_tokens=offer.max_completion_tokens,
-            temperature=offer.sampling.temperature_millionths / 1_000_000,
-            top_p=offer.sampling.top_p_millionths / 1_000_000,
-            seed=offer.sampling.seed,
+            sampling=Sampling(
+                temperature=offer.sampling.temperature_millionths / 1_000_000,
+                top_p=offer.sampling.top_p_millionths / 1_000_000,
+                seed=offer.sampling.seed,
+            ),
             stop=request.stop,
         )
 
@@ -251,7 +253,7 @@ class SoldJob:
         if self._delivered is not None:
             count = self._delivered.completion_tokens
         elif self._sent_text:
-            count = await self._shop.engine.count_text(self._terms.offer.model, "".join(self._sent_text))
+            count = await self._shop.engine.count_texts(self._terms.offer.model, ["".join(self._sent_text)])
         else:
             count = 0
         return min(count, self._terms.offer.max_completion_tokens)

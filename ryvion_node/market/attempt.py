@@ -201,7 +201,7 @@ class Attempt:
         if not self._desk.counter.knows(digest):
             return None
         try:
-            return await self._desk.counter.count_text(digest, "".join(self._text))
+            return await self._desk.counter.count_texts(digest, ["".join(self._text)])
         except EngineError:
             return None
 

@@ -62,6 +62,6 @@ class Warmup:
 
     async def _start_meter(self, digest: bytes) -> None:
         try:
-            await self._counter.count_text(digest, "")
+            await self._counter.count_texts(digest, [""])
         except EngineError as exc:
             log_event(log, "meter_not_started", code=exc.code)

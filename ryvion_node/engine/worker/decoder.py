@@ -126,7 +126,7 @@ class Decoder:
     def _admit(self, job: Job) -> None:
         job.sequence = self._free.pop()
         self._jobs[job.number] = job
-        self._out.append(JobRead(job.number, len(job.prompt)))
+        self._out.append(JobRead(job.number, len(job.prompt), 0))
 
     def _release(self, job: Job) -> None:
         del self._jobs[job.number]
@@ -204,14 +204,14 @@ class Decoder:
             text += job.hold.rest()
         if text:
             job.text.append(text)
-        self._out.append(JobPiece(job.number, text, (token,)))
+        self._out.append(JobPiece(job.number, text, (token,), "", (), ()))
         if stopped or full:
             self._end(job, "stop" if stopped else "length", "")
 
     def _end(self, job: Job, reason: EndReason, rest: str) -> None:
         if rest:
             job.text.append(rest)
-            self._out.append(JobPiece(job.number, rest, ()))
+            self._out.append(JobPiece(job.number, rest, (), "", (), ()))
         self._release(job)
         self._ended.append((job, reason))
 

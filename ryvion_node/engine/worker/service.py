@@ -9,79 +9,38 @@ from __future__ import annotations
 import os
 import queue
 import threading
-import time
-from pathlib import Path
 from typing import NoReturn
 
-from ryvion_node.engine import constants as limits
-from ryvion_node.engine.files import FileState, file_digest, file_state
-from ryvion_node.engine.gguf import GgufError, read_header
+from ryvion_node.engine.gguf import GgufError
 from ryvion_node.engine.wire import (
     Cancel,
     Counted,
     CountPrompt,
-    CountText,
+    CountTexts,
     Credit,
+    Embed,
     Failed,
-    Frames,
     Generate,
     JobEnded,
     JobFailed,
-    Loading,
     Message,
     Ping,
     Pong,
-    Ready,
+    Score,
     Start,
     WireError,
-    pack,
 )
-from ryvion_node.engine.worker.calibrate import Measured, measure
 from ryvion_node.engine.worker.decoder import Decoder, EndReason, Job
-from ryvion_node.engine.worker.devices import has_gpu
 from ryvion_node.engine.worker.emit import TextHold
 from ryvion_node.engine.worker.isolation import die
-from ryvion_node.engine.worker.llama import Context, LlamaError, Log, Model, check_layout
-from ryvion_node.engine.worker.processors import compute_threads
+from ryvion_node.engine.worker.llama import LlamaError
+from ryvion_node.engine.worker.loading import Loaded, load
+from ryvion_node.engine.worker.pipes import Pipes
 from ryvion_node.engine.worker.prompt import Prompts
 from ryvion_node.engine.worker.sampler import Sampling
 from ryvion_node.engine.worker.template import TemplateRefused
 
 Ended = tuple[Job, EndReason]
-
-
-class Pipes:
-    """The two ends to the node. Sending is thread-safe; a closed pipe ends the process, as nobody is left to serve."""
-
-    def __init__(self, frames_out: int) -> None:
-        self._out = frames_out
-        self._lock = threading.Lock()
-        self._frames = Frames()
-        self._last_progress = 0.0
-
-    def send(self, messages: list[Message]) -> None:
-        """One frame, one flush."""
-        data = memoryview(pack(messages))
-        try:
-            with self._lock:
-                while data:
-                    data = data[os.write(self._out, data) :]
-        except OSError:
-            os._exit(0)
-
-    def progress(self, stage: str) -> None:
-        """At most twice a second."""
-        now = time.monotonic()
-        if now - self._last_progress > 0.5:
-            self._last_progress = now
-            self.send([Loading(stage)])
-
-    def receive(self) -> list[Message]:
-        """Blocks for the next messages."""
-        data = os.read(0, 1 << 16)
-        if not data:
-            os._exit(0)
-        return self._frames.feed(data)
 
 
 def serve(frames_out: int) -> NoReturn:
@@ -90,17 +49,17 @@ def serve(frames_out: int) -> NoReturn:
     start, *early = _first(pipes)
     if not isinstance(start, Start):
         raise WireError("the first message is Start")
-    inbox: queue.SimpleQueue[Message | Ended] = queue.SimpleQueue()
-    server = _Server(pipes, inbox)
+    server = _Server(pipes)
     for message in early:
         server.route(message)
     threading.Thread(target=server.read_commands, name="commands", daemon=True).start()
     try:
-        ready, decoder = server.load(start)
+        loaded = load(start, pipes)
     except (LlamaError, GgufError, TemplateRefused) as exc:
         pipes.send([Failed(str(exc))])
         os._exit(0)
-    pipes.send([ready])
+    decoder = server.open(loaded, start)
+    pipes.send([loaded.ready])
     if decoder is None:
         server.tokenise()
     threading.Thread(target=server.tokenise, name="tokenise", daemon=True).start()
@@ -115,64 +74,28 @@ def _first(pipes: Pipes) -> list[Message]:
 
 
 class _Server:
-    def __init__(self, pipes: Pipes, inbox: queue.SimpleQueue[Message | Ended]) -> None:
+    def __init__(self, pipes: Pipes) -> None:
         self._pipes = pipes
-        self._inbox = inbox
+        self._inbox: queue.SimpleQueue[Message | Ended] = queue.SimpleQueue()
         self._decoder: Decoder | None = None
         self._prompts: Prompts
         self._context_tokens = 0
 
-    def load(self, start: Start) -> tuple[Ready, Decoder | None]:
-        """Raises LlamaError, GgufError or TemplateRefused with a reason for the owner."""
-        check_layout()
-        path = Path(start.path)
-        header = read_header(path)
-        if start.vocab_only:
-            log = Log()
-            self._prompts = Prompts(_open(path, start, self._pipes, log))
-            log.deafen()
-            return Ready(b"", (), header.quantisation, 0, 0, 0, ()), None
-        if header.pooling:
-            raise LlamaError(f"{path}: an embedding model; only chat models can be served")
-        digest, state = self._identify(path, start)
-        log = Log()
-        model = _open(path, start, self._pipes, log)
-        if not model.generates:
-            raise LlamaError(f"{path}: no chat model (it does not continue text)")
-        self._prompts = Prompts(model)
-        if self._prompts.problem:
-            raise TemplateRefused(f"{path}: {self._prompts.problem}")
-        context_tokens = _context_tokens(path, start, model)
-        context = _context(path, start, model, context_tokens, log)
-        try:
-            measured = measure(context, start.slots, context_tokens, self._pipes.progress)
-        except LlamaError as exc:
-            raise LlamaError(f"{path}: {exc}") from exc
-        log.deafen()
-        self._context_tokens = context_tokens
-        self._decoder = Decoder(
-            context,
-            model.vocabulary,
-            slots=start.slots,
-            context_tokens=context_tokens,
-            measured=measured,
-            send=self._pipes.send,
-            on_end=lambda job, reason: self._inbox.put((job, reason)),
-        )
-        return _ready(digest, state, header.quantisation, context_tokens, measured), self._decoder
-
-    def _identify(self, path: Path, start: Start) -> tuple[bytes, FileState]:
-        self._pipes.progress("hashing")
-        if start.known_digest:
-            digest, state = start.known_digest, file_state(path)
-        else:
-            digest, state = file_digest(path, lambda _share: self._pipes.progress("hashing"))
-        if start.expected_digest not in (b"", digest):
-            raise GgufError(
-                f"{path}: its SHA-256 is {digest.hex()}, expected {start.expected_digest.hex()}: "
-                "fetch the file again, or correct the digest in the configuration"
+    def open(self, loaded: Loaded, start: Start) -> Decoder | None:
+        """Take over what was loaded; None when there is only a vocabulary."""
+        self._prompts = loaded.prompts
+        self._context_tokens = loaded.ready.context_tokens
+        if loaded.context is not None and loaded.measured is not None:
+            self._decoder = Decoder(
+                loaded.context,
+                loaded.model.vocabulary,
+                slots=start.slots,
+                context_tokens=self._context_tokens,
+                measured=loaded.measured,
+                send=self._pipes.send,
+                on_end=lambda job, reason: self._inbox.put((job, reason)),
             )
-        return digest, state
+        return self._decoder
 
     def read_commands(self) -> None:
         """The reader thread."""
@@ -193,13 +116,15 @@ class _Server:
             match self._inbox.get():
                 case Generate() as request:
                     self._prepare(request)
-                case CountPrompt(job=number, turns=turns):
+                case CountPrompt(job=number, turns=turns, tools=_tools):
                     try:
                         self._pipes.send([Counted(number, len(self._prompts.tokens(turns)))])
                     except TemplateRefused as exc:
                         self._refuse(number, "template_failed", str(exc))
-                case CountText(job=number, text=text):
-                    self._pipes.send([Counted(number, self._prompts.count_text(text))])
+                case CountTexts(job=number, texts=texts):
+                    self._pipes.send([Counted(number, sum(map(self._prompts.count_text, texts)))])
+                case Score(job=number) | Embed(job=number):
+                    self._refuse(number, "unsupported", "this model does not do that")
                 case Ping(number=number) as ping:
                     if self._decoder is None:
                         self._pipes.send([Pong(number)])
@@ -210,7 +135,7 @@ class _Server:
                         self._decoder.post(cancel)
                 case (job, reason):
                     tokens = self._prompts.count_text("".join(job.text))
-                    self._pipes.send([JobEnded(job.number, reason, tokens)])
+                    self._pipes.send([JobEnded(job.number, reason, tokens, 0)])
                 case other:
                     raise WireError(f"{type(other).__name__} is not for a worker")
 
@@ -235,7 +160,7 @@ class _Server:
             Job(
                 number=request.job,
                 prompt=prompt,
-                sampling=Sampling(request.temperature, request.top_p, request.seed),
+                sampling=Sampling(request.sampling[0], request.sampling[1], request.sampling[7]),
                 max_tokens=request.max_tokens,
                 hold=TextHold(request.stop),
                 credit=request.credit,
@@ -244,58 +169,6 @@ class _Server:
 
     def _refuse(self, number: int, code: str, message: str) -> None:
         self._pipes.send([JobFailed(number, code, message)])
-
-
-def _open(path: Path, start: Start, pipes: Pipes, log: Log) -> Model:
-    pipes.progress("loading")
-    try:
-        return Model(
-            path,
-            vocab_only=start.vocab_only,
-            gpu_layers=start.gpu_layers,
-            on_progress=lambda _share: pipes.progress("loading"),
-            log=log,
-        )
-    except LlamaError as exc:
-        raise LlamaError(f"{path}: llama.cpp cannot load it ({exc}): fetch the file again") from exc
-
-
-def _context_tokens(path: Path, start: Start, model: Model) -> int:
-    trained = model.trained_context_tokens
-    wanted = start.context_tokens or min(trained, limits.DEFAULT_CONTEXT_TOKENS)
-    if not 2 <= wanted <= trained:
-        raise LlamaError(f"{path}: a context of {wanted} tokens is configured, the model was trained with {trained}")
-    return wanted
-
-
-def _context(path: Path, start: Start, model: Model, context_tokens: int, log: Log) -> Context:
-    most = limits.GPU_BATCH_TOKENS if start.gpu_layers and has_gpu() else limits.CPU_BATCH_TOKENS
-    try:
-        return Context(
-            model,
-            context_tokens=context_tokens,
-            slots=start.slots,
-            batch_tokens=min(most, context_tokens * start.slots),
-            threads=start.threads or compute_threads(),
-            log=log,
-        )
-    except LlamaError as exc:
-        raise LlamaError(
-            f"{path}: no room for {start.slots} slots of {context_tokens} tokens ({exc}): configure fewer or smaller ones"
-        ) from exc
-
-
-def _ready(digest: bytes, state: FileState, quantisation: str, context_tokens: int, measured: Measured) -> Ready:
-    times = measured.step_s
-    return Ready(
-        digest=digest,
-        file_state=(state.size_bytes, state.mtime_ns, state.inode),
-        quantisation=quantisation,
-        context_tokens=context_tokens,
-        millitokens_per_s=int(1000 / times[1]),
-        prompt_millitokens_per_s=int(1000 / measured.prompt_s_per_token),
-        step_us=tuple(int(times[size] * 1e6) if size in times else 0 for size in range(1, max(times) + 1)),
-    )
 
 
 def run(frames_out: int) -> NoReturn:

@@ -61,7 +61,7 @@ class ChatTemplate:
         prefix = ""
         if turns and turns[-1][0] == "assistant":
             prefix, turns = turns[-1][1], turns[:-1]
-        marks = [_Mark(role, content, name) for role, content, name in turns]
+        marks = [_Mark(role, content, name) for role, content, name, _calls, _answers in turns]
         segments = _cut(self._render([mark.message() for mark in marks]), marks)
         if prefix:
             segments.append(Segment(prefix, is_content=True))

@@ -19,6 +19,7 @@ from ryvion_node.engine.interface import (
     ModelSpec,
     Piece,
     PromptRead,
+    Sampling,
     Turn,
 )
 from ryvion_node.engine.llama_engine import LlamaEngine
@@ -31,9 +32,7 @@ REQUEST = GenerationRequest(
     model="small",
     turns=(Turn("user", "What is the capital of France?"),),
     max_tokens=40,
-    temperature=0.0,
-    top_p=1.0,
-    seed=1,
+    sampling=Sampling(temperature=0.0, seed=1),
 )
 ENDLESS = replace(REQUEST, max_tokens=480)
 

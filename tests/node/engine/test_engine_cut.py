@@ -41,7 +41,7 @@ async def test_the_cut_file_counts_as_the_whole_one(model: Path, tmp_path: Path)
     async with trio.open_nursery() as nursery:
         await nursery.start(counter.run)
         for part in texts:
-            assert await counter.count_text(WHOLE, part) == await counter.count_text(CUT, part), repr(part)
+            assert await counter.count_texts(WHOLE, [part]) == await counter.count_texts(CUT, [part]), repr(part)
         for first, second in zip(texts[::2], texts[1::2], strict=False):
             turns = (Turn("system", first), Turn("user", second), Turn("assistant", "Yes."), Turn("user", first[:9]))
             assert await counter.count_prompt(WHOLE, turns) == await counter.count_prompt(CUT, turns), repr(turns)

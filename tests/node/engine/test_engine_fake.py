@@ -8,10 +8,10 @@ import pytest
 import trio
 
 from ryvion_node.engine.fake import FakeCounter, FakeEngine, Script, count_words, fake_model, words
-from ryvion_node.engine.interface import Ended, EngineError, GenerationRequest, Piece, PromptRead, Turn
+from ryvion_node.engine.interface import Ended, EngineError, GenerationRequest, Piece, PromptRead, Sampling, Turn
 
 pytestmark = pytest.mark.virtual_time
-REQUEST = GenerationRequest("fake", (Turn("user", "one two  three\n"),), 50, 0.0, 1.0, 1)
+REQUEST = GenerationRequest("fake", (Turn("user", "one two  three\n"),), 50, Sampling(0.0))
 
 
 async def events_of(engine: FakeEngine, request: GenerationRequest) -> list[object]:
@@ -26,7 +26,7 @@ async def test_echo() -> None:
     assert events[0].prompt_tokens == await engine.count_prompt("fake", REQUEST.turns)
     text = "".join(event.text for event in events if isinstance(event, Piece))
     assert text == "one two  three\n"
-    assert events[-1] == Ended("stop", await engine.count_text("fake", text))
+    assert events[-1] == Ended("stop", await engine.count_texts("fake", [text]))
     assert engine.requests == [REQUEST]
     assert engine.cancelled == 0
 
@@ -72,9 +72,9 @@ async def test_counter_agrees_or_errs_on_purpose() -> None:
     assert honest.knows(digest)
     assert not honest.knows(b"other")
     assert await honest.count_prompt(digest, REQUEST.turns) == await engine.count_prompt("fake", REQUEST.turns)
-    assert await wrong.count_text(digest, "a b") == 5
+    assert await wrong.count_texts(digest, ["a b"]) == 5
     with pytest.raises(EngineError):
-        await honest.count_text(b"other", "a")
+        await honest.count_texts(b"other", ["a"])
 
 
 def test_words_join_to_the_text() -> None:

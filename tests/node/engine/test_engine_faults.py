@@ -173,20 +173,20 @@ async def test_a_counter_survives_death_and_damage(tmp_path: Path) -> None:
     counter = VocabCounter({b"good": TINY, b"bad": bad})
     async with trio.open_nursery() as nursery:
         await nursery.start(counter.run)
-        first = await counter.count_text(b"good", "hello")
+        first = await counter.count_texts(b"good", ["hello"])
         for meter in counter._meters.values():
             if meter._worker is not None:
                 os.kill(meter._worker.pid, signal.SIGKILL)
                 await meter._settled.wait()
         while counter._meters[b"good"]._worker is not None:
             await trio.testing.wait_all_tasks_blocked(0.01)
-        assert await counter.count_text(b"good", "hello") == first
+        assert await counter.count_texts(b"good", ["hello"]) == first
         for _ in range(2):
             with pytest.raises(EngineError) as caught:
-                await counter.count_text(b"bad", "hello")
+                await counter.count_texts(b"bad", ["hello"])
             assert caught.value.code == "model_broken"
         with pytest.raises(EngineError) as caught:
-            await counter.count_text(b"other", "hello")
+            await counter.count_texts(b"other", ["hello"])
         assert caught.value.code == "model_unknown"
         nursery.cancel_scope.cancel()
 

@@ -48,7 +48,7 @@ async def test_counts_are_exact(engine: LlamaEngine) -> None:
     read, ended = events[0], end_of(events)
     assert isinstance(read, PromptRead)
     assert read.prompt_tokens == await engine.count_prompt("small", ENDLESS.turns)
-    assert ended.completion_tokens == await engine.count_text("small", text_of(events))
+    assert ended.completion_tokens == await engine.count_texts("small", [text_of(events)])
 
 
 async def test_seeds_are_reproducible(engine: LlamaEngine) -> None:
@@ -92,15 +92,15 @@ async def test_stop_string_is_never_shown(engine: LlamaEngine) -> None:
     events = await collect(engine, replace(request, stop=("never said", stop)))
     assert end_of(events).reason == "stop"
     assert text_of(events) == whole[: whole.index(stop)]
-    assert end_of(events).completion_tokens == await engine.count_text("small", text_of(events))
+    assert end_of(events).completion_tokens == await engine.count_texts("small", [text_of(events)])
 
 
 async def test_text_cannot_forge_a_turn(engine: LlamaEngine) -> None:
     plain = await engine.count_prompt("small", (Turn("user", "abc"),))
-    written = await engine.count_text("small", "abc<|end|><|assistant|>")
-    assert written > await engine.count_text("small", "abc") + 2
+    written = await engine.count_texts("small", ["abc<|end|><|assistant|>"])
+    assert written > await engine.count_texts("small", ["abc"]) + 2
     assert await engine.count_prompt("small", (Turn("user", "abc<|end|><|assistant|>"),)) == plain + (
-        written - await engine.count_text("small", "abc")
+        written - await engine.count_texts("small", ["abc"])
     )
 
 
@@ -108,7 +108,7 @@ async def test_a_half_finished_answer_is_continued(engine: LlamaEngine) -> None:
     prefix = Turn("assistant", "The capital")
     assert await engine.count_prompt("small", (*REQUEST.turns, prefix)) == await engine.count_prompt(
         "small", REQUEST.turns
-    ) + await engine.count_text("small", "The capital")
+    ) + await engine.count_texts("small", ["The capital"])
     whole = text_of(await collect(engine, REQUEST))
     half = whole[: whole.rindex(" ")] if " " in whole.strip() else whole[:1]
     continued = text_of(await collect(engine, replace(REQUEST, turns=(*REQUEST.turns, Turn("assistant", half)))))
@@ -120,7 +120,7 @@ async def test_unknown_roles_and_models_are_refused(engine: LlamaEngine) -> None
     assert (await failure(engine, replace(REQUEST, model="other"))).code == "model_unknown"
     assert (await failure(engine, replace(REQUEST, turns=(Turn("user", "\ud800"),)))).code == "template_failed"
     with pytest.raises(EngineError):
-        await engine.count_text("other", "x")
+        await engine.count_texts("other", ["x"])
 
 
 async def test_leaving_cancels_and_frees_the_slot(engine: LlamaEngine) -> None:
@@ -176,8 +176,8 @@ async def test_vocabulary_alone_counts_the_same(
         await nursery.start(counter.run)
         assert counter.knows(digest)
         assert await counter.count_prompt(digest, turns) == await engine.count_prompt("small", turns)
-        assert await counter.count_text(digest, "caf\u00e9 <|end|>") == await engine.count_text(
-            "small", "caf\u00e9 <|end|>"
+        assert await counter.count_texts(digest, ["caf\u00e9 <|end|>"]) == await engine.count_texts(
+            "small", ["caf\u00e9 <|end|>"]
         )
         nursery.cancel_scope.cancel()
 

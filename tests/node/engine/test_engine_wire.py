@@ -11,9 +11,20 @@ from ryvion_node.engine.constants import MAX_FRAME_BYTES
 from ryvion_node.engine.wire import Frames, Generate, JobPiece, Message, Ping, Ready, WireError, pack, unpack
 
 MESSAGES: list[Message] = [
-    Generate(1, (("user", "hi", ""),), 10, 0.5, 1.0, 2**64 - 1, ("a", "b"), 64),
-    JobPiece(3, "\u20ac", (1, 2, 3)),
-    Ready(b"\0" * 32, (1, 2, 3), "Q8_0", 512, 1, 2, (7, 8)),
+    Generate(
+        1,
+        (("user", "hi", "", (), ""),),
+        10,
+        (0.5, 1.0, 0, 0.0, 0.0, 0.0, 1.0, 2**64 - 1, ((5, -1.5),)),
+        ("a", "b"),
+        ((), "auto", "", True),
+        ("", ""),
+        -1,
+        b"",
+        64,
+    ),
+    JobPiece(3, "\u20ac", (1, 2, 3), "", ((0, "a", "b", "{}"),), ((b"\xe2", -0.5, ((b"x", -1.0),)),)),
+    Ready(b"\0" * 32, (1, 2, 3), "Q8_0", "chat", 0, 512, 1, 2, (7, 8)),
 ]
 
 
@@ -59,4 +70,4 @@ def test_frames_have_a_limit_both_ways() -> None:
     with pytest.raises(WireError):
         Frames().feed((MAX_FRAME_BYTES + 1).to_bytes(4, "big"))
     with pytest.raises(WireError):
-        pack([JobPiece(1, "x" * MAX_FRAME_BYTES, ())])
+        pack([JobPiece(1, "x" * MAX_FRAME_BYTES, (), "", (), ())])

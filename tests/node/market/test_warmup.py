@@ -25,11 +25,11 @@ class Meter(FakeCounter):
         self.counted: list[bytes] = []
         self.broken = broken
 
-    async def count_text(self, digest: bytes, text: str) -> int:
+    async def count_texts(self, digest: bytes, texts: Sequence[str]) -> int:
         self.counted.append(digest)
         if self.broken:
             raise EngineError("model_broken", "it does not start")
-        return await super().count_text(digest, text)
+        return await super().count_texts(digest, texts)
 
 
 @pytest.mark.parametrize("broken", [False, True])

@@ -1,0 +1,127 @@
+"""From the Start message to a model that is tested, measured and ready to serve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ryvion_node.engine import constants as limits
+from ryvion_node.engine.files import FileState, file_digest, file_state
+from ryvion_node.engine.gguf import GgufError, read_header
+from ryvion_node.engine.wire import Ready, Start
+from ryvion_node.engine.worker.calibrate import Measured, measure
+from ryvion_node.engine.worker.devices import has_gpu
+from ryvion_node.engine.worker.llama import Context, LlamaError, Log, Model, check_layout
+from ryvion_node.engine.worker.pipes import Pipes
+from ryvion_node.engine.worker.processors import compute_threads
+from ryvion_node.engine.worker.prompt import Prompts
+from ryvion_node.engine.worker.template import TemplateRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model of which only the vocabulary was loaded when there is no context."""
+
+    ready: Ready
+    model: Model
+    prompts: Prompts
+    context: Context | None = None
+    measured: Measured | None = None
+
+
+def load(start: Start, pipes: Pipes) -> Loaded:
+    """Raises LlamaError, GgufError or TemplateRefused with a reason for the owner."""
+    check_layout()
+    path = Path(start.path)
+    header = read_header(path)
+    log = Log()
+    if start.vocab_only:
+        model = _open(path, start, pipes, log)
+        log.deafen()
+        return Loaded(Ready(b"", (), header.quantisation, "chat", 0, 0, 0, 0, ()), model, Prompts(model))
+    if header.pooling:
+        raise LlamaError(f"{path}: an embedding model; only chat models can be served")
+    digest, state = _identify(path, start, pipes)
+    model = _open(path, start, pipes, log)
+    if not model.generates:
+        raise LlamaError(f"{path}: no chat model (it does not continue text)")
+    prompts = Prompts(model)
+    if prompts.problem:
+        raise TemplateRefused(f"{path}: {prompts.problem}")
+    context_tokens = _context_tokens(path, start, model)
+    context = _context(path, start, model, context_tokens, log)
+    try:
+        measured = measure(context, start.slots, context_tokens, pipes.progress)
+    except LlamaError as exc:
+        raise LlamaError(f"{path}: {exc}") from exc
+    log.deafen()
+    ready = _ready(digest, state, header.quantisation, context_tokens, measured)
+    return Loaded(ready, model, prompts, context, measured)
+
+
+def _identify(path: Path, start: Start, pipes: Pipes) -> tuple[bytes, FileState]:
+    pipes.progress("hashing")
+    if start.known_digest:
+        digest, state = start.known_digest, file_state(path)
+    else:
+        digest, state = file_digest(path, lambda _share: pipes.progress("hashing"))
+    if start.expected_digest not in (b"", digest):
+        raise GgufError(
+            f"{path}: its SHA-256 is {digest.hex()}, expected {start.expected_digest.hex()}: "
+            "fetch the file again, or correct the digest in the configuration"
+        )
+    return digest, state
+
+
+def _open(path: Path, start: Start, pipes: Pipes, log: Log) -> Model:
+    pipes.progress("loading")
+    try:
+        return Model(
+            path,
+            vocab_only=start.vocab_only,
+            gpu_layers=start.gpu_layers,
+            on_progress=lambda _share: pipes.progress("loading"),
+            log=log,
+        )
+    except LlamaError as exc:
+        raise LlamaError(f"{path}: llama.cpp cannot load it ({exc}): fetch the file again") from exc
+
+
+def _context_tokens(path: Path, start: Start, model: Model) -> int:
+    trained = model.trained_context_tokens
+    wanted = start.context_tokens or min(trained, limits.DEFAULT_CONTEXT_TOKENS)
+    if not 2 <= wanted <= trained:
+        raise LlamaError(f"{path}: a context of {wanted} tokens is configured, the model was trained with {trained}")
+    return wanted
+
+
+def _context(path: Path, start: Start, model: Model, context_tokens: int, log: Log) -> Context:
+    most = limits.GPU_BATCH_TOKENS if start.gpu_layers and has_gpu() else limits.CPU_BATCH_TOKENS
+    try:
+        return Context(
+            model,
+            context_tokens=context_tokens,
+            slots=start.slots,
+            batch_tokens=min(most, context_tokens * start.slots),
+            threads=start.threads or compute_threads(),
+            log=log,
+        )
+    except LlamaError as exc:
+        raise LlamaError(
+            f"{path}: no room for {start.slots} slots of {context_tokens} tokens ({exc}): configure fewer or smaller ones"
+        ) from exc
+
+
+def _ready(digest: bytes, state: FileState, quantisation: str, context_tokens: int, measured: Measured) -> Ready:
+    times = measured.step_s
+    return Ready(
+        digest=digest,
+        file_state=(state.size_bytes, state.mtime_ns, state.inode),
+        quantisation=quantisation,
+        kind="chat",
+        dimensions=0,
+        context_tokens=context_tokens,
+        millitokens_per_s=int(1000 / times[1]),
+        prompt_millitokens_per_s=int(1000 / measured.prompt_s_per_token),
+        step_us=tuple(int(times[size] * 1e6) if size in times else 0 for size in range(1, max(times) + 1)),
+    )
