@@ -161,6 +161,7 @@ def _judged(name: str, requirements: tuple[str, ...], comment: str, evidence: Jo
         "result_hash": evidence.result_hash.hex(),
         "transcript_hash": evidence.transcript_hash.hex(),
         "text_bytes": evidence.text_bytes,
+        "billable_texts": evidence.billable_texts,
         "own_prompt_units": evidence.own_prompt_units,
         "own_completion_units": evidence.own_completion_units,
         "finished": None if evidence.finished is None else pack(evidence.finished).raw.hex(),

@@ -106,15 +106,16 @@ def _packets() -> list[Vector]:
 def _not_canonical() -> list[Vector]:
     """The same Delta with one longer encoding each."""
     good = pack(DELTA).body
-    three, zero, text, tokens = b"\x03", b"\x00", b"\xa7Gr\xc3\xbc\xc3\x9fe", b"\x92\x01\xcc\xc8"
-    assert good == b"\x94" + three + zero + text + tokens
+    three, zero, text, tokens, rest = b"\x03", b"\x00", b"\xa7Gr\xc3\xbc\xc3\x9fe", b"\x92\x01\xcc\xc8", b"\xa0\x90\x90"
+    tail = zero + text + tokens + rest
+    assert good == b"\x97" + three + tail
     variants = {
-        "array-16": ("array 16", b"\xdc\x00\x04" + good[1:]),
-        "uint-8": ("3 as uint 8", b"\x94\xcc\x03" + zero + text + tokens),
-        "uint-64": ("3 as uint 64", b"\x94\xcf" + bytes(7) + b"\x03" + zero + text + tokens),
-        "int-8": ("3 as int 8", b"\x94\xd0\x03" + zero + text + tokens),
-        "str-8": ("a short string as str 8", b"\x94" + three + zero + b"\xd9\x07" + text[1:] + tokens),
-        "uint-16": ("200 as uint 16", b"\x94" + three + zero + text + b"\x92\x01\xcd\x00\xc8"),
+        "array-16": ("array 16", b"\xdc\x00\x07" + good[1:]),
+        "uint-8": ("3 as uint 8", b"\x97\xcc\x03" + tail),
+        "uint-64": ("3 as uint 64", b"\x97\xcf" + bytes(7) + b"\x03" + tail),
+        "int-8": ("3 as int 8", b"\x97\xd0\x03" + tail),
+        "str-8": ("a short string as str 8", b"\x97" + three + zero + b"\xd9\x07" + text[1:] + tokens + rest),
+        "uint-16": ("200 as uint 16", b"\x97" + three + zero + text + b"\x92\x01\xcd\x00\xc8" + rest),
         "trailing": ("a byte after the array", good + b"\x00"),
         "cut": ("an array that ends early", good[:-1]),
         "empty": ("no byte at all", b""),
@@ -128,20 +129,21 @@ def _not_canonical() -> list[Vector]:
 
 def _kinds() -> list[Vector]:
     """A Delta with a value of a kind that the protocol does not use."""
-    tail = b"\x00\xa0\x90"
+    rest = b"\x90\xa0\x90\x90"
+    tail = b"\x00\xa0" + rest
     variants = {
-        "nil": ("R-00-6", b"\x94\xc0" + tail),
-        "negative": ("R-00-6", b"\x94\xff" + tail),
-        "float": ("R-00-6", b"\x94\xcb" + bytes(8) + tail),
-        "map": ("R-00-6", b"\x94\x80" + tail),
-        "map-filled": ("R-00-6", b"\x94\x81\xa1a\x01" + tail),
-        "ext": ("R-00-6", b"\x94\xd4\x05\x00" + tail),
-        "timestamp": ("R-00-6", b"\x94\xd6\xff\x00\x00\x00\x01" + tail),
+        "nil": ("R-00-6", b"\x97\xc0" + tail),
+        "negative": ("R-00-6", b"\x97\xff" + tail),
+        "float": ("R-00-6", b"\x97\xcb" + bytes(8) + tail),
+        "map": ("R-00-6", b"\x97\x80" + tail),
+        "map-filled": ("R-00-6", b"\x97\x81\xa1a\x01" + tail),
+        "ext": ("R-00-6", b"\x97\xd4\x05\x00" + tail),
+        "timestamp": ("R-00-6", b"\x97\xd6\xff\x00\x00\x00\x01" + tail),
         "nested": ("R-00-6", b"\x91" * 8 + b"\x00"),
         "nested-deep": ("R-00-6", b"\x91" * 1500 + b"\x00"),
-        "surrogate": ("R-00-7", b"\x94\x00\x00\xa3\xed\xa0\x80\x90"),
-        "overlong": ("R-00-7", b"\x94\x00\x00\xa2\xc0\x80\x90"),
-        "utf8-cut": ("R-00-7", b"\x94\x00\x00\xa1\xc3\x90"),
+        "surrogate": ("R-00-7", b"\x97\x00\x00\xa3\xed\xa0\x80" + rest),
+        "overlong": ("R-00-7", b"\x97\x00\x00\xa2\xc0\x80" + rest),
+        "utf8-cut": ("R-00-7", b"\x97\x00\x00\xa1\xc3" + rest),
     }
     return [
         _body(f"kind-{name}", requirement, f"Refused as an encoding: {name}.", body, "encoding")
@@ -150,16 +152,17 @@ def _kinds() -> list[Vector]:
 
 
 def _fields() -> list[Vector]:
+    rest: tuple[object, ...] = ("", (), ())
     variants = {
-        "bool-for-int": ("R-00-8", "true is not 1", (True, 0, "", ())),
-        "bytes-for-str": ("R-00-8", "bytes are no string", (0, 0, b"", ())),
-        "str-for-array": ("R-00-8", "a string is no array", (0, 0, "", "")),
-        "int-for-bytes": ("R-00-8", "an integer in a token list of strings", (0, 0, "", ("1",))),
-        "too-few": ("R-00-9", "three fields", (0, 0, "")),
-        "too-many": ("R-00-9", "five fields", (0, 0, "", (), 0)),
-        "out-of-range": ("R-00-9", "choice 128", (0, 128, "", ())),
-        "too-wide": ("R-00-9", "a token id of 2^32", (0, 0, "", (2**32,))),
-        "too-many-items": ("R-00-9", "4097 token ids", (0, 0, "", (0,) * 4097)),
+        "bool-for-int": ("R-00-8", "true is not 1", (True, 0, "", (), *rest)),
+        "bytes-for-str": ("R-00-8", "bytes are no string", (0, 0, b"", (), *rest)),
+        "str-for-array": ("R-00-8", "a string is no array", (0, 0, "", "", *rest)),
+        "int-for-bytes": ("R-00-8", "an integer in a token list of strings", (0, 0, "", ("1",), *rest)),
+        "too-few": ("R-00-9", "six fields", (0, 0, "", (), "", ())),
+        "too-many": ("R-00-9", "eight fields", (0, 0, "", (), *rest, 0)),
+        "out-of-range": ("R-00-9", "choice 128", (0, 128, "", (), *rest)),
+        "too-wide": ("R-00-9", "a token id of 2^32", (0, 0, "", (2**32,), *rest)),
+        "too-many-items": ("R-00-9", "4097 token ids", (0, 0, "", (0,) * 4097, *rest)),
     }
     deltas = [
         _body(f"field-{name}", requirement, f"{comment[0].upper()}{comment[1:]}.", pack_value(fields), "schema")

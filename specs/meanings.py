@@ -24,6 +24,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "slots_total": "jobs that can run at once",
         "slots_free": "of these, free when the offer was issued",
         "millitokens_per_s": "measured speed of one job alone, in 1/1000 token per second",
+        "features": "what the engine can do, see [Features](03-offers.md#features)",
     },
     "Offer": {
         "network": "the market; another one's messages are dropped",
@@ -55,6 +56,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "jurisdictions": "any of these will do; none: anywhere",
         "max_price": "most the whole job may cost, in micro-credits; 0: no limit",
         "patience_ms": "how long the requester waits for the answer, in ms",
+        "features": "what the job needs, see [Features](03-offers.md#features)",
     },
     "Quote": {
         "request_hash": "SHA-256 of the QuoteRequest body",
@@ -72,7 +74,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "expires_ms": "Unix time in ms until which a slot is held; at most 10,000 later",
     },
     "Refusal": {
-        "code": "`busy`, `model_gone`, `price`, `credit`, `jurisdiction` or `limits`",
+        "code": "`busy`, `model_gone`, `price`, `credit`, `jurisdiction`, `limits` or `feature`",
         "message": "for people",
         "retry_after_ms": "when asking again may help, in ms; 0: not told",
     },
@@ -80,6 +82,11 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "temperature_millionths": "temperature times 10^6; 0: always the likeliest token",
         "top_p_millionths": "top-p times 10^6",
         "seed": "of the sampler; always given",
+        "top_k": "keep only so many of the likeliest tokens; 0: all",
+        "min_p_millionths": "min-p times 10^6; 0: off",
+        "presence_penalty": "for a token that the completion holds, times 10^6, [zigzag](00-encoding.md#signed-numbers); 0: off",
+        "frequency_penalty": "for each time that the completion holds it, times 10^6, zigzag; 0: off",
+        "repetition_penalty_millionths": "for a token that prompt or completion holds, times 10^6; 1,000,000: off",
     },
     "JobOffer": {
         "version": "of this protocol: 1",
@@ -102,12 +109,43 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "role": "`system`, `user`, `assistant` or `tool`",
         "content": "the text",
         "name": "of the speaker; may be empty",
+        "tool_calls": "see [ToolCall](04-jobs.md#toolcall); of an assistant turn",
+        "tool_call_id": "of a tool turn: `id` of the call that it answers",
+    },
+    "ToolCall": {
+        "id": "unlike those of the other calls; the tool turn that answers names it",
+        "name": "of the tool",
+        "arguments": "JSON as the model wrote it",
+    },
+    "Tool": {
+        "name": "unique among the tools",
+        "description": "for the model",
+        "parameters": "JSON Schema of the arguments as text; empty: none",
+    },
+    "ToolUse": {
+        "tools": "see [Tool](04-jobs.md#tool)",
+        "choice": "`auto`: the model decides, `none`: no call, `required`: at least one call, `named`: a call of `name`",
+        "name": "the tool to call when `choice` is `named`, else empty",
+        "parallel": "may one answer hold several calls?",
+    },
+    "OutputFormat": {
+        "kind": "`text`, `json_object`, `json_schema`, `regex` or `lark`",
+        "grammar": "the schema, expression or grammar; empty for `text` and `json_object`",
+    },
+    "LogitBias": {
+        "token": "id",
+        "bias": "added to its logit, times 10^6, [zigzag](00-encoding.md#signed-numbers): -100 .. 100",
     },
     "JobRequest": {
         "salt": "random, so that the commitment does not give short prompts away",
         "messages": "see ChatMessage; a last one with role `assistant` is a prefix to continue",
         "stop": "texts that end the answer; they are not part of it",
         "chunk_hashes": "SHA-256 of each retrieved passage put into the prompt",
+        "tools": "see ToolUse",
+        "output": "see OutputFormat",
+        "logit_bias": "see LogitBias; in rising order of tokens",
+        "logprobs": "are log-probabilities wanted?",
+        "top_logprobs": "alternatives beside each token; 0 unless `logprobs`",
     },
     "Started": {
         "job_id": "see Job id",
@@ -116,17 +154,36 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "jurisdiction": "as in the Quote",
         "location": "for people; may be empty",
         "started_ms": "Unix time in ms",
+        "cached_tokens": "of the prompt's tokens, those read for an earlier job of this requester",
     },
     "Delta": {
         "seq": "0, 1, 2, ... within the job",
         "choice": "0 in this version",
         "text": "whole characters; may be empty",
         "tokens": "ids that were sampled for it; may be empty",
+        "reasoning": "thoughts before the answer, where the model marks them; whole characters, may be empty",
+        "calls": "see CallPiece",
+        "logprobs": "see TokenLogprob; one for each of `tokens`, or none",
+    },
+    "CallPiece": {
+        "index": "0, 1, 2, ...: which call",
+        "id": "in its first piece, else empty",
+        "name": "of the tool: in its first piece, else empty",
+        "arguments": "more of its JSON text; whole characters, may be empty",
+    },
+    "TokenLogprob": {
+        "chosen": "the token that was chosen",
+        "top": "the likeliest ones in its place, in falling order",
+    },
+    "Alternative": {
+        "piece": "the token's bytes; they may be part of a character",
+        "minus_micronats": "minus the natural logarithm of its probability, times 10^6; 2^32-1 stands for all above too",
     },
     "Finished": {
-        "reason": "`stop`, `length`, `cancelled` or `error`",
+        "reason": "`stop`, `length`, `tool_calls`, `cancelled` or `error`",
         "prompt_tokens": "prompt units, see Billing",
         "completion_tokens": "completion units, see Billing",
+        "reasoning_tokens": "of the completion units, those of the reasoning",
     },
     "Receipt": {
         "job_id": "see Job id",

@@ -32,7 +32,7 @@ from ryvion_protocol.packet import Packet, pack
 from ryvion_protocol.receipt import ReceiptFields, issue_receipt
 from ryvion_protocol.schema import JobId
 from ryvion_protocol.signing import SigningIdentity
-from ryvion_protocol.transcript import ResultHasher, Transcript
+from ryvion_protocol.transcript import ResultBuilder, Transcript
 
 M = TypeVar("M")
 SEEDS: Final = {
@@ -122,6 +122,7 @@ class SampleJob:
     transcript_hash: bytes
     result_hash: bytes
     text_bytes: int
+    billable_texts: int
 
     @property
     def job_id(self) -> JobId:
@@ -189,11 +190,12 @@ def sample_job(
     job_offer = pack(order_for(quote, job_request), REQUESTER)
     job_id = job_id_of(job_offer)
     started = pack(Started(job_id, PROMPT_TOKENS, OFFER.hardware, "CA", "Montreal", NOW_MS + 20))
-    transcript, result = Transcript(job_id), ResultHasher()
-    deltas = tuple(pack(Delta(seq, 0, text, (17 + seq, 99))) for seq, text in enumerate(answer))
-    for delta, text in zip(deltas, answer, strict=True):
+    transcript, result = Transcript(job_id), ResultBuilder()
+    messages = [Delta(seq, 0, text, (17 + seq, 99)) for seq, text in enumerate(answer)]
+    deltas = tuple(map(pack, messages))
+    for message, delta in zip(messages, deltas, strict=True):
         transcript.add(delta.raw)
-        result.add(text)
+        result.add(message)
     envelope = AuditEnvelope(
         job_id=job_id,
         executor_key=EXECUTOR.public_key,
@@ -230,6 +232,7 @@ def sample_job(
         transcript_hash=transcript.digest,
         result_hash=result.digest,
         text_bytes=result.text_bytes,
+        billable_texts=len(result.billable_texts()),
     )
 
 
@@ -253,6 +256,7 @@ def evidence_of(job: SampleJob) -> JobEvidence:
         result_hash=job.result_hash,
         transcript_hash=job.transcript_hash,
         text_bytes=job.text_bytes,
+        billable_texts=job.billable_texts,
         own_prompt_units=finished.prompt_tokens,
         own_completion_units=finished.completion_tokens,
         finished=finished,

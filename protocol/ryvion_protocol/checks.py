@@ -56,15 +56,17 @@ class JobEvidence:
     """Received on this stream."""
     frame_bytes: int
     result_hash: bytes
-    """Our own, over the text that came."""
+    """Our own, over the answer that came."""
     transcript_hash: bytes
     """Our own, over the Delta frames that came."""
     text_bytes: int
-    """UTF-8 bytes of the text that came."""
+    """UTF-8 bytes of all billable texts that came."""
+    billable_texts: int
+    """How many there are: content, reasoning, and name and arguments of each call, as far as not empty."""
     own_prompt_units: int | None
     """Our own count; None without the model's tokenizer."""
     own_completion_units: int | None
-    """Canonical token count of the text that came, not capped."""
+    """Sum of the canonical token counts of the billable texts that came, not capped."""
     finished: Finished | None
     """None when the job ended before it came; so with the next two."""
     receipt: Receipt | None
@@ -192,9 +194,9 @@ def _state(evidence: JobEvidence, parts: _Parts) -> Check:
 def _result_hash(evidence: JobEvidence, parts: _Parts) -> Check:
     ours, theirs = evidence.result_hash, parts.receipt.result_hash
     if ours != theirs:
-        detail = f"The receipt says {_shown(theirs)}, our {evidence.text_bytes} bytes of text hash to {_shown(ours)}."
+        detail = f"The receipt says {_shown(theirs)}, our {evidence.text_bytes} bytes hash to {_shown(ours)}."
         return Check("result_hash", "failed", detail)
-    return Check("result_hash", "passed", f"Our {evidence.text_bytes} bytes of text hash to {_shown(ours)} as well.")
+    return Check("result_hash", "passed", f"Our {evidence.text_bytes} bytes hash to {_shown(ours)} as well.")
 
 
 def _transcript_hash(evidence: JobEvidence, parts: _Parts) -> Check:
@@ -263,7 +265,7 @@ def _units_counted(evidence: JobEvidence, parts: _Parts) -> Check:
     if own_completion is not None:
         # A text can have a few canonical tokens more than were sampled: what was ordered is the most that is billed.
         own_completion = min(own_completion, parts.order.max_completion_tokens)
-    most_completion = evidence.text_bytes + MAX_COUNT_SLACK
+    most_completion = evidence.text_bytes + MAX_COUNT_SLACK * evidence.billable_texts
     outcome: Outcome = "passed"
     told: list[str] = []
     for what, billed, own, bound in (

@@ -54,7 +54,7 @@ MAX_TOP_LOGPROBS: Final = 20
 MAX_SYNC_OFFERS: Final = 512
 """Offers handed to a newcomer in one book sync: 2 MiB at most, and gossip brings the rest within 45 s."""
 MAX_NESTING: Final = 6
-"""Arrays in arrays; the deepest message (Offer > models > model) needs three."""
+"""Arrays in arrays; the deepest message (Delta > logprobs > token > top > alternative) needs five."""
 
 # Time. The receiver's own clock decides, within this skew.
 MAX_CLOCK_SKEW_MS: Final = 120_000
@@ -72,6 +72,6 @@ MAX_METERING_UNITS: Final = 2**53 - 1
 PRICE_UNIT_TOKENS: Final = 1_000_000
 """Prices are micro-credits per this many tokens."""
 MAX_COUNT_SLACK: Final = 1
-"""Tokens by which a text may have more than its UTF-8 bytes: some tokenizers put a space in front."""
+"""Tokens by which a text may have more than its UTF-8 bytes: some tokenizers put a space in front of each."""
 MAX_PRICE: Final = 10**12
 """One credit per token: far above any sane price, and the dearest possible job still costs less than 2^53."""

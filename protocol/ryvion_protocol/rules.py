@@ -19,9 +19,15 @@ from ryvion_protocol.messages import (
     QuoteRequest,
 )
 
-FINISH_REASONS: Final = ("stop", "length", "cancelled", "error")
-STATUS_OF_REASON: Final = {"stop": "completed", "length": "completed", "cancelled": "cancelled", "error": "failed"}
+STATUS_OF_REASON: Final = {
+    "stop": "completed",
+    "length": "completed",
+    "tool_calls": "completed",
+    "cancelled": "cancelled",
+    "error": "failed",
+}
 """Which envelope status goes with which finish reason."""
+FINISH_REASONS: Final = tuple(STATUS_OF_REASON)
 ROLES: Final = ("system", "user", "assistant", "tool")
 
 

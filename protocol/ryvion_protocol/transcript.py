@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
+from ryvion_protocol.codec import pack_value
 from ryvion_protocol.errors import PayloadInvalid
-from ryvion_protocol.messages import Delta
+from ryvion_protocol.messages import CallPiece, Delta, ToolCall
 from ryvion_protocol.schema import JobId
 
 _DOMAIN = b"ryvion/v1/transcript\0"
@@ -29,25 +31,78 @@ class Transcript:
         return self._head
 
 
-class ResultHasher:
-    """The result hash of a text answer: SHA-256 of the UTF-8 of all its pieces."""
+def result_payload(content: str, reasoning: str, calls: Sequence[ToolCall]) -> bytes:
+    """The bytes that the result hash is over: the text itself when it is all there is, else one canonical array.
 
-    __slots__ = ("_hash", "text_bytes")
+    The two can never be the same bytes: an array of three begins with 0x93, which begins no UTF-8 text.
+    """
+    if not reasoning and not calls:
+        return content.encode()
+    return pack_value((content, reasoning, tuple((call.id, call.name, call.arguments) for call in calls)))
+
+
+class ResultBuilder:
+    """Puts an answer together from its Deltas: what is hashed (spec 02) and what is billed (spec 04)."""
+
+    __slots__ = ("_arguments", "_content", "_names", "_reasoning", "text_bytes")
 
     def __init__(self) -> None:
-        self._hash = hashlib.sha256()
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
+        self._names: list[tuple[str, str]] = []
+        """Id and name of each call."""
+        self._arguments: list[list[str]] = []
         self.text_bytes = 0
-        """UTF-8 bytes so far."""
+        """UTF-8 bytes of all billable texts so far."""
 
-    def add(self, text: str) -> None:
-        data = text.encode()
-        self._hash.update(data)
-        self.text_bytes += len(data)
+    def add(self, delta: Delta) -> None:
+        """Take in the next Delta; raises PayloadInvalid when it holds a piece of a call out of order."""
+        self._content.append(delta.text)
+        self._reasoning.append(delta.reasoning)
+        self.text_bytes += len(delta.text.encode()) + len(delta.reasoning.encode())
+        for piece in delta.calls:
+            self._add_piece(piece)
+
+    def _add_piece(self, piece: CallPiece) -> None:
+        """A call's first piece has the next index, id and name; more pieces of it follow until the next call begins."""
+        begun = len(self._names)
+        if piece.id and piece.name and piece.index == begun:
+            self._names.append((piece.id, piece.name))
+            self._arguments.append([])
+        elif piece.id or piece.name or piece.index != begun - 1:
+            raise PayloadInvalid("call_order", f"a piece of call {piece.index} cannot come after {begun} begun calls")
+        self._arguments[-1].append(piece.arguments)
+        self.text_bytes += len(piece.name) + len(piece.arguments.encode())
+
+    @property
+    def content(self) -> str:
+        """The answer's text so far."""
+        return "".join(self._content)
+
+    @property
+    def reasoning(self) -> str:
+        """The thoughts before it so far."""
+        return "".join(self._reasoning)
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls so far."""
+        return tuple(
+            ToolCall(call_id, name, "".join(arguments))
+            for (call_id, name), arguments in zip(self._names, self._arguments, strict=True)
+        )
 
     @property
     def digest(self) -> bytes:
-        """The hash so far; 32 bytes."""
-        return self._hash.digest()
+        """The result hash so far; 32 bytes."""
+        return hashlib.sha256(result_payload(self.content, self.reasoning, self.calls)).digest()
+
+    def billable_texts(self) -> tuple[str, ...]:
+        """The texts whose token counts are billed: content, reasoning, each call's name and arguments; no empty ones."""
+        texts = [self.content, self.reasoning]
+        for call in self.calls:
+            texts += (call.name, call.arguments)
+        return tuple(text for text in texts if text)
 
 
 class DeltaOrder:

@@ -29,7 +29,7 @@ from ryvion_protocol.money import cost_microcredits, metering_units
 from ryvion_protocol.packet import Packet, pack
 from ryvion_protocol.receipt import ReceiptFields, issue_receipt
 from ryvion_protocol.schema import as_note
-from ryvion_protocol.transcript import ResultHasher, Transcript
+from ryvion_protocol.transcript import ResultBuilder, Transcript
 
 log = logging.getLogger("ryvion.executor.job")
 
@@ -45,8 +45,7 @@ class SoldJob:
         self._terms = terms
         self._turn = turn
         self._transcript = Transcript(terms.job_id)
-        self._result = ResultHasher()
-        self._sent_text: list[str] = []
+        self._result = ResultBuilder()
         self._buffer = DeltaBuffer()
         self._wake = trio.Event()
         self._generated = trio.Event()
@@ -174,8 +173,7 @@ class SoldJob:
             if not self._first_token_ms:
                 self._first_token_ms = self._shop.clock_ms()
             self._transcript.add(packet.raw)
-            self._result.add(delta.text)
-            self._sent_text.append(delta.text)
+            self._result.add(delta)
             await self._send(packet)
 
     async def _send(self, packet: Packet) -> None:
@@ -252,8 +250,8 @@ class SoldJob:
         """Canonical tokens of what was sent, never more than ordered (spec 04, billing)."""
         if self._delivered is not None:
             count = self._delivered.completion_tokens
-        elif self._sent_text:
-            count = await self._shop.engine.count_texts(self._terms.offer.model, ["".join(self._sent_text)])
+        elif texts := self._result.billable_texts():
+            count = await self._shop.engine.count_texts(self._terms.offer.model, texts)
         else:
             count = 0
         return min(count, self._terms.offer.max_completion_tokens)

@@ -44,7 +44,7 @@ from ryvion_protocol.money import cost_microcredits
 from ryvion_protocol.packet import Packet, pack
 from ryvion_protocol.receipt import fields_of
 from ryvion_protocol.signing import SigningIdentity
-from ryvion_protocol.transcript import DeltaOrder, ResultHasher, Transcript
+from ryvion_protocol.transcript import DeltaOrder, ResultBuilder, Transcript
 
 _EVIDENCE: Final[dict[type[Message], EvidenceKind]] = {
     Finished: "finished",
@@ -84,9 +84,8 @@ class Attempt:
         self._desk = desk
         self._channel: JobChannel = live_bid.channel
         self._transcript = Transcript(terms.job_id)
-        self._result = ResultHasher()
+        self._result = ResultBuilder()
         self._order = DeltaOrder()
-        self._text: list[str] = []
         self._begun_at = trio.current_time()
         self._offered_ms = desk.clock_ms()
         self._first_text_at: float | None = None
@@ -155,11 +154,10 @@ class Attempt:
 
     def _take(self, packet: Packet, delta: Delta) -> None:
         self._order.add(delta)
-        if self._result.text_bytes + len(delta.text.encode()) > self._max_text_bytes:
+        self._result.add(delta)
+        if self._result.text_bytes > self._max_text_bytes:
             raise PayloadInvalid("limits", f"more than {self._max_text_bytes} bytes of text for the tokens ordered")
         self._transcript.add(packet.raw)
-        self._result.add(delta.text)
-        self._text.append(delta.text)
         if delta.text and self._first_text_at is None:
             self._first_text_at = trio.current_time()
 
@@ -182,6 +180,7 @@ class Attempt:
             result_hash=self._result.digest,
             transcript_hash=self._transcript.digest,
             text_bytes=self._result.text_bytes,
+            billable_texts=len(self._result.billable_texts()),
             own_prompt_units=self.bid.eligible.prompt.tokens if self.bid.eligible.prompt.counted else None,
             own_completion_units=await self._own_completion_units(),
             finished=finished.message,
@@ -201,7 +200,7 @@ class Attempt:
         if not self._desk.counter.knows(digest):
             return None
         try:
-            return await self._desk.counter.count_texts(digest, ["".join(self._text)])
+            return await self._desk.counter.count_texts(digest, self._result.billable_texts())
         except EngineError:
             return None
 

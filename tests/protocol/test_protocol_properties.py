@@ -92,7 +92,7 @@ def test_every_integer_has_one_encoding(value: int, width: int) -> None:
     ]
     if value >= 2 ** (8 * size - 1):
         return
-    longer = b"\x94" + head + value.to_bytes(size, "big") + b"\x00\xa0\x90"
+    longer = b"\x97" + head + value.to_bytes(size, "big") + b"\x00\xa0\x90\xa0\x90\x90"
     canonical = pack(Delta(value, 0, "", ())).body
     if longer != canonical:
         assert opened(pack_value(("delta", longer, b""))) is None

@@ -33,7 +33,7 @@ from ryvion_protocol.packet import MessageClass, Packet, unpack
 from ryvion_protocol.receipt import ReceiptFields, fields_of, issue_receipt, receipt_from_json, verify_receipt
 from ryvion_protocol.schema import JobId, NodeKey
 from ryvion_protocol.signing import SigningIdentity, signing_input, verify_typed
-from ryvion_protocol.transcript import DeltaOrder, ResultHasher, Transcript
+from ryvion_protocol.transcript import DeltaOrder, ResultBuilder, Transcript
 from specs.vector_form import plain
 
 Json = dict[str, Any]
@@ -100,10 +100,10 @@ def _named(fields: ReceiptFields) -> Json:
 
 
 def _result_hash(data: bytes, given: Json) -> Json:
-    hasher = ResultHasher()
-    for piece in given["pieces"]:
-        hasher.add(piece)
-    return {"result_hash": hasher.digest.hex(), "text_bytes": hasher.text_bytes}
+    builder = ResultBuilder()
+    for seq, piece in enumerate(given["pieces"]):
+        builder.add(Delta(seq, 0, piece, ()))
+    return {"result_hash": builder.digest.hex(), "text_bytes": builder.text_bytes}
 
 
 def _offer_times(data: bytes, given: Json) -> Json:
@@ -190,6 +190,7 @@ def _checks(data: bytes, given: Json) -> Json:
         result_hash=bytes.fromhex(given["result_hash"]),
         transcript_hash=bytes.fromhex(given["transcript_hash"]),
         text_bytes=given["text_bytes"],
+        billable_texts=given["billable_texts"],
         own_prompt_units=given["own_prompt_units"],
         own_completion_units=given["own_completion_units"],
         finished=None if finished is None else finished.message,  # type: ignore[arg-type]
