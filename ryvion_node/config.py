@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ryvion_node.config_problems import describe_problems
 from ryvion_node.errors import EXIT_CONFIG, EXIT_NO_INPUT, OperatorError
+from ryvion_node.hours import Window, parse_window
 from ryvion_node.jurisdictions import parse_country
 from ryvion_protocol.constants import MAX_METERING_UNITS, MAX_PRICE, NETWORK_ID
 
@@ -66,6 +67,12 @@ def _digest(value: object) -> object:
     return bytes.fromhex(digest)
 
 
+def _windows(value: object) -> object:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        return value
+    return tuple(map(parse_window, value))
+
+
 def parse_credits(value: object) -> int:
     """Decimal credits (str, int, or a Decimal; never a binary float) to integer micro-credits, exactly."""
     if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)):
@@ -97,6 +104,7 @@ Seconds = Annotated[float, BeforeValidator(_float), Field(gt=0, le=3600)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 Strings = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
+Hours = Annotated[tuple[Window, ...], BeforeValidator(_windows)]
 Addresses = Annotated[
     tuple[Annotated[str, Field(pattern=_ADDRESS)], ...], BeforeValidator(_tuple), Field(max_length=64)
 ]
@@ -197,6 +205,30 @@ class ModelSection(Section):
         return self
 
 
+class PauseSection(Section):
+    """When not to sell, because the owner wants the machine. Running jobs finish; nothing new is taken meanwhile."""
+
+    gpu_percent: int = Field(
+        default=25,
+        ge=0,
+        le=100,
+        description="Pause while other programs use a GPU by so much; 0: never mind. Needs the `nvidia` extra.",
+    )
+    cpu_percent: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Pause while other programs use all processors together by so much; 0: never mind.",
+    )
+    on_battery: bool = Field(default=True, description="Pause while the machine runs on battery.")
+    hours: Hours = Field(
+        default=(),
+        max_length=16,
+        description='Sell only then, local time: "22:00-07:00", "mon-fri 18:00-08:00", "sat-sun 00:00-24:00". Empty: always.',
+    )
+    calm_s: Seconds = Field(default=60.0, description="How long others must be quiet before selling goes on.")
+
+
 class ExecutorSection(Section):
     """Selling: which models, at what price."""
 
@@ -209,6 +241,8 @@ class ExecutorSection(Section):
     models: Annotated[tuple[ModelSection, ...], BeforeValidator(_tuple)] = Field(
         default=(), max_length=32, description="The models, each an [[executor.models]] table."
     )
+
+    pause: PauseSection = PauseSection()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -324,6 +358,7 @@ def all_sections() -> Iterable[tuple[str, type[Section]]]:
     yield "[node]", NodeSection
     yield "[proxy]", ProxySection
     yield "[executor]", ExecutorSection
+    yield "[executor.pause]", PauseSection
     yield "[[executor.models]]", ModelSection
     yield "[requester]", RequesterSection
     yield "[log]", LogSection

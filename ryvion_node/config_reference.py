@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ryvion_node.config import Credits, Price, Section, all_sections
+from ryvion_node.hours import Window
 
 _INTRODUCTION = """\
 # Configuration
@@ -45,9 +46,14 @@ def config_reference() -> str:
 
 
 def _section(heading: str, section: type[Section]) -> str:
-    rows = [_row(name, field) for name, field in section.model_fields.items()]
+    rows = [_row(name, field) for name, field in section.model_fields.items() if not _is_section(field)]
     table = ["| Key | Type | Default | Meaning |", "|---|---|---|---|", *rows]
     return f"\n## `{heading}`\n\n{section.__doc__}\n\n" + "\n".join(table) + "\n"
+
+
+def _is_section(field: FieldInfo) -> bool:
+    """Has it a heading of its own?"""
+    return isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 
 
 def _row(name: str, field: FieldInfo) -> str:
@@ -78,6 +84,7 @@ _WORDS: dict[object, str] = {
     float: "seconds",
     Path: "path",
     bytes: "hex",
+    Window: "window",
 }
 
 _MONEY = {*get_args(Credits)[1:], *get_args(Price)[1:]}

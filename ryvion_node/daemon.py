@@ -27,6 +27,8 @@ from ryvion_node.engine.interface import EngineModel
 from ryvion_node.engine.llama_engine import LlamaEngine
 from ryvion_node.errors import EXIT_UNAVAILABLE, OperatorError
 from ryvion_node.executor.announcer import Advert, Announcer, draw_up_offer
+from ryvion_node.executor.availability import Availability
+from ryvion_node.executor.backoff import Backoff, PauseRules
 from ryvion_node.executor.hardware import hardware_of
 from ryvion_node.executor.quoting import Shop
 from ryvion_node.executor.seller import Seller
@@ -186,7 +188,8 @@ async def _start_selling(
             models=models,
         )
 
-    seller = Seller(workshop, shop, config.executor.max_queue)
+    availability = await _watch_owner(services, config, engine)
+    seller = Seller(workshop, shop, config.executor.max_queue, lambda: availability.paused)
     network.serve(MARKET_PROTOCOL, seller.serve)
     advert = Advert(
         network=config.node.network,
@@ -208,6 +211,19 @@ async def _start_selling(
     )
     await services.start(announcer.run)
     return tuple(model.name for model in engine.models())
+
+
+async def _watch_owner(services: trio.Nursery, config: NodeConfig, engine: LlamaEngine) -> Availability:
+    from ryvion_node.machine.sensors import MachineSensors  # its libraries come with the executor extra
+
+    pause = config.executor.pause
+    rules = PauseRules(pause.gpu_percent, pause.cpu_percent, pause.on_battery, pause.hours, pause.calm_s)
+    sensors = await trio.to_thread.run_sync(MachineSensors)
+    availability = Availability(
+        sensors, Backoff(rules), lambda: [status.worker_pid for status in engine.status() if status.worker_pid]
+    )
+    await services.start(availability.run)
+    return availability
 
 
 async def _start_buying(

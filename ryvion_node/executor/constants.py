@@ -30,6 +30,11 @@ A frame costs both nodes about 0.1 ms of CPU and a wake-up, which is what a mach
 MAX_FRAME_TEXT_BYTES: Final = 32 * 1024
 """A frame is sent early at this size."""
 
+PAUSED_RETRY_MS: Final = 60_000
+"""When to ask a paused executor again: owners pause for minutes, not seconds."""
+SENSOR_EVERY_S: Final = 2.0
+"""Between looks at what the owner does with the machine: soon enough to make room, and no load by itself."""
+
 OFFER_REFRESH_MIN_S: Final = 30.0
 OFFER_REFRESH_MAX_S: Final = 45.0
 OFFER_CHANGE_S: Final = 10.5

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import trio
 
 from ryvion_node.engine.interface import EngineModel
-from ryvion_node.executor.constants import ORDER_GRACE_S, REQUEST_TIMEOUT_S, STANDBY_S
+from ryvion_node.executor.constants import ORDER_GRACE_S, PAUSED_RETRY_MS, REQUEST_TIMEOUT_S, STANDBY_S
 from ryvion_node.executor.job import SoldJob
 from ryvion_node.executor.quoting import Shop, busy, fitting_model, quote_for, refusal_of
 from ryvion_node.executor.slots import SlotBook
@@ -30,16 +30,24 @@ log = logging.getLogger("ryvion.executor.seller")
 class Seller:
     """Serves the market protocol. One handler task per stream; nothing a peer does escapes it."""
 
-    def __init__(self, workshop: Workshop, shop: Callable[[tuple[EngineModel, ...]], Shop], max_queue: int) -> None:
+    def __init__(
+        self,
+        workshop: Workshop,
+        shop: Callable[[tuple[EngineModel, ...]], Shop],
+        max_queue: int,
+        paused: Callable[[], str] = lambda: "",
+    ) -> None:
+        """`paused` says why nothing is sold now; empty: all is well."""
         self._workshop = workshop
         self._shop = shop
         self._slots = SlotBook(max_queue)
         self._turns: dict[str, trio.CapacityLimiter] = {}
+        self._paused = paused
 
     def free_slots(self, model: str) -> int:
         """Slots that a job could start on at once; what the Offer advertises, also before anybody asked for a quote."""
         self._slots.set_models({served.name: served.slots for served in self._workshop.engine.models()})
-        return self._slots.free(model)
+        return 0 if self._paused() else self._slots.free(model)
 
     async def serve(self, stream: Stream) -> None:
         """Handle one inbound market stream from quote to acceptance."""
@@ -75,6 +83,9 @@ class Seller:
         refusal = refusal_of(shop, request, model)
         if refusal is not None or model is None:
             await channel.send(pack(refusal or Refusal("model_gone", "", 0)))
+            return
+        if reason := self._paused():
+            await channel.send(pack(Refusal("busy", as_note(f"not selling now: {reason}"), PAUSED_RETRY_MS)))
             return
         depth = self._slots.queue_depth(model.name)
         place = self._slots.hold(model.name, channel.peer)

@@ -1,0 +1,1 @@
+"""What the machine's owner is doing with it: load, temperature, power."""
