@@ -1,23 +1,9 @@
-"""The seeded Gumbel-max sampler: whoever holds the model can recompute every draw of a job.
+"""The seeded Gumbel-max sampler of spec 05, steps 4 to 10: from the logits that the rules left to a token.
 
-For the token at index `position` of the sequence (the prompt's first token, BOS if there is one, has index 0), with
-logits l[0..n) (float32), temperature T, top_p P and a seed 0 <= seed < 2^64:
+Whoever holds the model can recompute every draw of a job. What comes before these steps (bias, penalties, a grammar's
+mask) is in `choosing.py`; a token that is excluded there has the logit -inf here.
 
-1. T = 0: the token with the greatest logit, the lowest id among equals. Nothing below applies.
-2. z[i] = float64(l[i]) / T.
-3. P < 1: order the tokens by falling logit, equals by rising id. With p = softmax(z), the nucleus is every token whose
-   predecessors in that order have a sum of p below P; it is never empty. P >= 1: the nucleus is all tokens.
-4. The noise of token i. key = the first 16 bytes of
-       SHA-256(b"ryvion/v1/gumbel\\0" + u64be(seed) + u64be(position)),
-   read as two little-endian 64-bit words k0, k1. Philox4x64-10 (Salmon et al., SC 2011) with key (k0, k1) and counter
-   (1 + floor(i / 8), 0, 0, 0) gives four 64-bit words; cut each in two 32-bit halves, the low one first, and
-   r = half number (i mod 8). Then u = (r + 1/2) / 2^32 and g[i] = -ln(-ln(u)), both float64.
-5. The token of the nucleus with the greatest z[i] + g[i], the lowest id among equals.
-
-By the Gumbel-max theorem step 5 draws from softmax(z) over the nucleus. Logits differ in their last bits between
-machines and batch sizes, so checks compare how far a claimed token is behind the best one, not tokens.
-
-numpy's Philox starts at counter 1 and `random_raw` yields its words in order, which is step 4.
+numpy's Philox starts at counter 1 and `random_raw` yields its words in order, which is the noise of step 9.
 """
 
 from __future__ import annotations
@@ -25,86 +11,159 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from ryvion_node.engine.interface import Sampling
+
 _DOMAIN: Final = b"ryvion/v1/gumbel\0"
 _INDEX: Final = struct.Struct(">QQ")
 _COUNTER: Final = np.zeros(4, np.uint64)
+_BLOCK: Final = 8
+"""Tokens that share one run of Philox."""
+_FEW_BLOCKS: Final = 24
+"""Up to so many, running them one by one is faster than running all of a large vocabulary's."""
 _NEAR: Final = 4.0
 """Tokens within this of the best z have their noise computed in any case; the others only where it is large."""
 _WIDTHS: Final = (4.0, 8.0, 16.0, np.inf)
 """How far below the best z the nucleus is looked for, until it holds enough."""
 _FEW: Final = 1024
-"""So many are sorted; more are halved first."""
+"""So many are sorted; more are parted first."""
 
+Logits = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.intp]
+Noise = npt.NDArray[np.uint32]
 
 
 class NotFinite(Exception):
     """The model produced logits that are not numbers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How one job's tokens are chosen."""
-
-    temperature: float
-    top_p: float
-    seed: int
-
-
 class Sampler:
-    """Chooses tokens; keeps a generator to save making one per token, so it belongs to one thread."""
+    """Chooses tokens; keeps a generator to save making one per token, so two threads must not use it at once."""
 
     def __init__(self) -> None:
         self._philox = np.random.Philox(key=0)
         # Ours to edit: the property makes a fresh dictionary each time it is read.
         self._state: Any = dict(self._philox.state)
 
-    def choose(self, logits: npt.NDArray[np.float32], sampling: Sampling, position: int) -> int:
+    def choose(self, logits: Logits, rules: Sampling, position: int) -> int:
         """The token for this position. Raises NotFinite."""
-        best = int(logits.argmax())
-        # argmax returns the first NaN if there is one.
-        if not math.isfinite(logits[best]):
-            raise NotFinite
-        if sampling.temperature <= 0:
+        best = _best(logits)
+        if rules.temperature <= 0:
             return best
-        raw = self.raw_noise(sampling.seed, position, len(logits))
-        if sampling.top_p < 1:
-            ids = nucleus(logits, sampling.temperature, sampling.top_p)
-        else:
-            ids = _candidates(logits, float(logits[best]), raw, sampling.temperature)
-        return int(ids[_scores(logits, ids, raw, sampling.temperature).argmax()])
+        ids, scores = self._contest(logits, best, rules, position)
+        return int(ids[scores.argmax()])
 
-    def raw_noise(self, seed: int, position: int, size: int) -> npt.NDArray[np.uint32]:
-        """R of step 4 for tokens 0 .. size-1."""
-        digest = hashlib.sha256(_DOMAIN + _INDEX.pack(seed, position)).digest()
-        key = np.frombuffer(digest[:16], "<u8")
-        self._state["state"] = {"counter": _COUNTER, "key": key}
+    def margin(self, logits: Logits, rules: Sampling, position: int, token: int) -> float:
+        """How far a token is behind the one that `choose` takes; infinite when it is excluded. Raises NotFinite."""
+        best = _best(logits)
+        if rules.temperature <= 0:
+            return float(logits[best]) - float(logits[token])
+        ids, scores = self._contest(logits, best, rules, position)
+        if filters(rules) and token not in ids:
+            return math.inf
+        own = _scores(logits, np.array([token]), self._noise_of(np.array([token]), rules.seed, position), rules)
+        return max(float(scores.max()) - float(own[0]), 0.0)
+
+    def _contest(self, logits: Logits, best: int, rules: Sampling, position: int) -> tuple[Ids, Floats]:
+        """The tokens that can win, in rising order, and their scores."""
+        if filters(rules):
+            ids = kept(logits, rules)
+            return ids, _scores(logits, ids, self._noise_of(ids, rules.seed, position), rules)
+        noise = self.raw_noise(rules.seed, position, len(logits))
+        ids = _candidates(logits, float(logits[best]), noise, rules)
+        return ids, _scores(logits, ids, noise[ids], rules)
+
+    def raw_noise(self, seed: int, position: int, size: int) -> Noise:
+        """R of step 9 for tokens 0 .. size-1."""
+        return self._run(_key(seed, position), 0, size)
+
+    def _noise_of(self, ids: Ids, seed: int, position: int) -> Noise:
+        """R of step 9 for these tokens, given in rising order."""
+        blocks = np.unique(ids // _BLOCK)
+        if len(blocks) > _FEW_BLOCKS:
+            return self.raw_noise(seed, position, int(ids[-1]) + 1)[ids]
+        key = _key(seed, position)
+        words = np.concatenate([self._run(key, int(block), _BLOCK) for block in blocks])
+        noise: Noise = words[np.searchsorted(blocks, ids // _BLOCK) * _BLOCK + ids % _BLOCK]
+        return noise
+
+    def _run(self, key: npt.NDArray[np.uint64], block: int, size: int) -> Noise:
+        counter = _COUNTER.copy()
+        counter[0] = block
+        self._state["state"] = {"counter": counter, "key": key}
         self._philox.state = self._state
         words = self._philox.random_raw((size + 1) // 2)
         return words.astype("<u8", copy=False).view("<u4")[:size]
 
 
-def gumbel(raw: npt.NDArray[np.uint32]) -> Floats:
-    """G of step 4."""
+def _key(seed: int, position: int) -> npt.NDArray[np.uint64]:
+    return np.frombuffer(hashlib.sha256(_DOMAIN + _INDEX.pack(seed, position)).digest()[:16], "<u8")
+
+
+def _best(logits: Logits) -> int:
+    best = int(logits.argmax())
+    # argmax returns the first NaN if there is one.
+    if not math.isfinite(logits[best]):
+        raise NotFinite
+    return best
+
+
+def gumbel(raw: Noise) -> Floats:
+    """G of step 9."""
     noise: Floats = -np.log(-np.log((raw + 0.5) / 2.0**32))
     return noise
 
 
-def nucleus(logits: npt.NDArray[np.float32], temperature: float, top_p: float) -> Ids:
-    """Ids of step 3 in rising order; the sums are as exact as float32 exponentials."""
+def filters(rules: Sampling) -> bool:
+    """Does any of steps 6 to 8 apply?"""
+    return rules.top_k > 0 or rules.top_p < 1 or rules.min_p > 0
+
+
+def kept(logits: Logits, rules: Sampling) -> Ids:
+    """What steps 6 to 8 leave, in rising order."""
+    ids: Ids | None = None
+    if 0 < rules.top_k < len(logits):
+        ids = largest(logits, rules.top_k)
+    if rules.top_p < 1:
+        ids = nucleus(logits, rules) if ids is None else ids[nucleus(logits[ids], rules)]
+    if rules.min_p > 0:
+        lowest = _least(float(logits.max()) + rules.temperature * math.log(rules.min_p))
+        ids = np.flatnonzero(logits >= lowest) if ids is None else ids[logits[ids] >= lowest]
+    return np.arange(len(logits)) if ids is None else ids
+
+
+def _least(bound: float) -> np.float32:
+    """The least float32 that is not below this, so that a fast comparison is an exact one."""
+    rounded = np.float32(bound)
+    return rounded if float(rounded) >= bound else np.nextafter(rounded, np.float32(np.inf))
+
+
+def largest(values: Logits, count: int) -> Ids:
+    """Indices of the `count` greatest in rising order; among equals the lowest."""
+    ids, inside = np.arange(0), []
+    spread = float(values.max()) - _NEAR
+    while len(ids) < count:
+        ids = np.flatnonzero(values >= np.float32(spread))
+        spread = spread - 4 * _NEAR if spread > -1e3 else -np.inf
+    among = values[ids]
+    border = np.partition(among, len(ids) - count)[len(ids) - count]
+    inside = ids[among > border]
+    return np.sort(np.concatenate([inside, ids[among == border][: count - len(inside)]]))
+
+
+def nucleus(logits: Logits, rules: Sampling) -> Ids:
+    """Step 7: indices in rising order; the sums are as exact as float32 exponentials."""
     below = logits - logits.max()
-    weights = np.exp(below / np.float32(temperature))
-    wanted = top_p * float(weights.sum(dtype=np.float64))
+    weights = np.exp(below / np.float32(rules.temperature))
+    wanted = rules.top_p * float(weights.sum(dtype=np.float64))
     ids = np.arange(0)
     for width in _WIDTHS:
-        ids = np.flatnonzero(below >= -width * temperature)
+        ids = np.flatnonzero(below >= -width * rules.temperature)
         if weights[ids].sum(dtype=np.float64) >= wanted:
             break
     inside, mass, ids = _narrowed(ids, below, weights, wanted)
@@ -114,30 +173,31 @@ def nucleus(logits: npt.NDArray[np.float32], temperature: float, top_p: float) -
     return np.sort(np.concatenate([*inside, ids[: 1 + int(np.count_nonzero(before[:-1] < wanted))]]))
 
 
-def _narrowed(
-    ids: Ids, below: npt.NDArray[np.float32], weights: npt.NDArray[np.float32], wanted: float
-) -> tuple[list[Ids], float, Ids]:
-    """Halve a wide search: what is surely in the nucleus, its weight, and the few where the border lies."""
+def _narrowed(ids: Ids, below: Logits, weights: Logits, wanted: float) -> tuple[list[Ids], float, Ids]:
+    """Part a wide search: what is surely in the nucleus, its weight, and the few where the border lies."""
     inside: list[Ids] = []
     mass = 0.0
     while len(ids) > _FEW:
         values = below[ids]
-        upper = values > np.partition(values, len(ids) // 2)[len(ids) // 2]
-        if not upper.any():
-            break
+        upper = values > (values.max() + values[values > -np.inf].min()) / 2
         added = float(weights[ids[upper]].sum(dtype=np.float64))
         if mass + added >= wanted:
-            ids = ids[upper]
+            rest = ids[upper]
         else:
             inside.append(ids[upper])
-            mass, ids = mass + added, ids[~upper]
+            mass, rest = mass + added, ids[~upper]
+        if len(rest) == len(ids):
+            break
+        ids = rest
     return inside, mass, ids
 
 
-def _candidates(logits: npt.NDArray[np.float32], top: float, raw: npt.NDArray[np.uint32], temperature: float) -> Ids:
-    """Tokens that can win step 5 when all are allowed, so that logarithms are taken of few; in rising order."""
+def _candidates(logits: Logits, top: float, raw: Noise, rules: Sampling) -> Ids:
+    """Tokens that can win step 10 when all are allowed, so that logarithms are taken of few; in rising order."""
+    temperature = rules.temperature
     near = logits >= top - _NEAR * temperature
-    best = float(_scores(logits, np.flatnonzero(near), raw, temperature).max())
+    ids = np.flatnonzero(near)
+    best = float(_scores(logits, ids, raw[ids], rules).max())
     # A token further off than _NEAR wins only with noise above this.
     needed = best - top / temperature + _NEAR
     # A whole step lower, so that rounding cannot lose a candidate.
@@ -145,5 +205,6 @@ def _candidates(logits: npt.NDArray[np.float32], top: float, raw: npt.NDArray[np
     return np.flatnonzero(near | lucky)
 
 
-def _scores(logits: npt.NDArray[np.float32], ids: Ids, raw: npt.NDArray[np.uint32], temperature: float) -> Floats:
-    return logits[ids].astype(np.float64) / temperature + gumbel(raw[ids])
+def _scores(logits: Logits, ids: Ids, raw: Noise, rules: Sampling) -> Floats:
+    """Step 10; `raw` is the noise of these ids."""
+    return logits[ids].astype(np.float64) / rules.temperature + gumbel(raw)

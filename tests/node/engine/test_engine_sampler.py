@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ryvion_node.engine.worker.sampler import NotFinite, Sampler, Sampling, gumbel, nucleus
+from ryvion_node.engine.interface import Sampling
+from ryvion_node.engine.worker.sampler import NotFinite, Sampler, gumbel, nucleus
 
 SAMPLER = Sampler()
 choose, raw_noise = SAMPLER.choose, SAMPLER.raw_noise
@@ -96,7 +97,7 @@ def test_a_large_vocabulary_keeps_its_tail() -> None:
 
 
 def test_nucleus_of_a_flat_distribution_is_wide_and_takes_low_ids_first() -> None:
-    assert nucleus(np.zeros(4000, np.float32), 1.0, 0.5).tolist() == list(range(2000))
+    assert nucleus(np.zeros(4000, np.float32), Sampling(1.0, 0.5)).tolist() == list(range(2000))
 
 
 @pytest.mark.parametrize("top_p", [0.01, 0.6, 0.97])
@@ -108,7 +109,7 @@ def test_a_wide_nucleus_is_found_exactly(top_p: float, temperature: float) -> No
     before = np.cumsum(weights) - weights
     expected = np.sort(order[before < top_p * weights.sum()])
     # Float32 exponentials may move the border by a token or two.
-    assert len(np.setxor1d(nucleus(logits, temperature, top_p), expected)) <= 2
+    assert len(np.setxor1d(nucleus(logits, Sampling(temperature, top_p)), expected)) <= 2
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -1,0 +1,178 @@
+"""One job's choices: what spec 05 does to the logits before the sampler sees them, and the log-probabilities told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ryvion_node.engine.interface import Sampling
+from ryvion_node.engine.wire import WireLogprob, WireSampling
+from ryvion_node.engine.worker.sampler import Ids, Logits, NotFinite, Sampler, largest
+
+__all__ = ["Choice", "Chooser", "MaskFailed", "NotFinite", "RulesRefused", "TokenMask", "Tokens", "rules_of"]
+
+
+class MaskFailed(Exception):
+    """The grammar came to a point where it allows no token, or where it is too costly to follow."""
+
+
+class RulesRefused(Exception):
+    """The sampling rules do not fit this model; the message says which."""
+
+
+class TokenMask(Protocol):
+    """What a grammar allows, token after token (`grammar.py`)."""
+
+    def allowed(self) -> npt.NDArray[np.bool_]:
+        """One element per token of the vocabulary, valid until the next call. Raises MaskFailed."""
+        ...
+
+    def take(self, token: int) -> None:
+        """Go on with this token, one of those allowed. Raises MaskFailed."""
+        ...
+
+
+class Tokens(Protocol):
+    """What a chooser asks of a vocabulary."""
+
+    size: int
+
+    def piece(self, token: int) -> bytes: ...
+
+    def name(self, token: int) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A token, and what was asked for about it."""
+
+    token: int
+    logprob: WireLogprob | None
+
+
+def rules_of(wire: WireSampling) -> Sampling:
+    """The rules as the pipe carries them."""
+    temperature, top_p, top_k, min_p, presence, frequency, repetition, seed, bias = wire
+    return Sampling(temperature, top_p, seed, top_k, min_p, presence, frequency, repetition, bias)
+
+
+class Chooser:
+    """Chooses the tokens of one job in turn. Two threads must not use it at once."""
+
+    def __init__(
+        self,
+        vocabulary: Tokens,
+        rules: Sampling,
+        prompt: Sequence[int],
+        mask: TokenMask | None = None,
+        logprobs: int | None = None,
+    ) -> None:
+        """`logprobs`: None, or how many alternatives to tell with each token. Raises RulesRefused."""
+        self._vocabulary = vocabulary
+        self._rules = rules
+        self._mask = mask
+        self._logprobs = logprobs
+        self._sampler = Sampler()
+        self._bias = _Bias(rules, vocabulary.size) if rules.logit_bias else None
+        self._penalties = _Penalties(rules, prompt) if _Penalties.needed(rules) else None
+
+    def choose(self, logits: Logits, position: int) -> Choice:
+        """The next token, at this index of the sequence. Raises NotFinite and MaskFailed."""
+        token = self._sampler.choose(self._ruled(logits), self._rules, position)
+        if self._mask is not None:
+            self._mask.take(token)
+        if self._penalties is not None:
+            self._penalties.take(token)
+        return Choice(token, None if self._logprobs is None else self._told(logits, token, self._logprobs))
+
+    def _ruled(self, logits: Logits) -> Logits:
+        """Steps 2 to 4 of spec 05."""
+        if self._bias is not None or self._penalties is not None:
+            logits = logits.copy()
+        if self._bias is not None:
+            self._bias.apply(logits)
+        if self._penalties is not None:
+            self._penalties.apply(logits)
+        if self._mask is not None:
+            allowed = self._mask.allowed()
+            if not allowed.any():
+                raise MaskFailed("the grammar allows no token here")
+            logits = np.where(allowed, logits, np.float32(-np.inf))
+        return logits
+
+    def _told(self, logits: Logits, token: int, alternatives: int) -> WireLogprob:
+        log_total = log_sum(logits)
+        top: Sequence[int] = ()
+        if alternatives:
+            ids = largest(logits, min(alternatives, len(logits)))
+            top = ids[np.argsort(-logits[ids], kind="stable")].tolist()
+        return (
+            self._shown(token),
+            float(logits[token]) - log_total,
+            tuple((self._shown(other), float(logits[other]) - log_total) for other in top),
+        )
+
+    def _shown(self, token: int) -> bytes:
+        """A control token is nothing in an answer, but among alternatives it must be told from others."""
+        return self._vocabulary.piece(token) or self._vocabulary.name(token).encode()
+
+
+def log_sum(logits: Logits) -> float:
+    """What to take off a logit to make it a log-probability."""
+    top = logits.max()
+    return float(top) + math.log(float(np.exp(logits - top).sum(dtype=np.float64)))
+
+
+class _Bias:
+    """Step 2: adds to some tokens' logits."""
+
+    def __init__(self, rules: Sampling, size: int) -> None:
+        tokens = [token for token, _ in rules.logit_bias]
+        if bad := [token for token in tokens if not 0 <= token < size]:
+            raise RulesRefused(f"logit_bias names token {bad[0]}, this model has tokens 0 to {size - 1}")
+        if len(set(tokens)) < len(tokens):
+            raise RulesRefused("logit_bias names a token twice")
+        self._ids = np.array(tokens, np.intp)
+        self._added = np.array([added for _, added in rules.logit_bias], np.float64)
+
+    def apply(self, logits: Logits) -> None:
+        logits[self._ids] = logits[self._ids] + self._added
+
+
+class _Penalties:
+    """Step 3: makes tokens that were there less likely. Only tokens seen are kept."""
+
+    @staticmethod
+    def needed(rules: Sampling) -> bool:
+        return rules.repetition_penalty != 1 or rules.presence_penalty != 0 or rules.frequency_penalty != 0
+
+    def __init__(self, rules: Sampling, prompt: Sequence[int]) -> None:
+        self._rules = rules
+        seen = sorted(set(prompt)) if rules.repetition_penalty != 1 else []
+        self._index = {token: index for index, token in enumerate(seen)}
+        self._ids: Ids = np.array(seen, np.intp)
+        # In the completion.
+        self._counts = np.zeros(len(seen))
+
+    def apply(self, logits: Logits) -> None:
+        known = len(self._index)
+        ids, counts = self._ids[:known], self._counts[:known]
+        values = logits[ids].astype(np.float64)
+        repetition = self._rules.repetition_penalty
+        if repetition != 1:
+            values = np.where(values > 0, values / repetition, values * repetition)
+        values -= self._rules.presence_penalty * (counts > 0) + self._rules.frequency_penalty * counts
+        logits[ids] = values
+
+    def take(self, token: int) -> None:
+        index = self._index.setdefault(token, len(self._index))
+        if index == len(self._ids):
+            self._ids = np.concatenate([self._ids, np.zeros(64 + index, np.intp)])
+            self._counts = np.concatenate([self._counts, np.zeros(64 + index)])
+        self._ids[index] = token
+        self._counts[index] += 1
