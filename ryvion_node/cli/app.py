@@ -26,6 +26,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "receipts": Subcommand("ryvion_node.cli.receipts:receipts", "List, show, export and verify signed receipts."),
     "keys": Subcommand("ryvion_node.cli.keys:keys", "Create, list and revoke keys for the local endpoint."),
     "models": Subcommand("ryvion_node.cli.models.command:models", "List, fetch, add, check and remove models."),
+    "bench": Subcommand("ryvion_node.cli.bench:bench", "Measure how fast this machine serves its models."),
     "locate": Subcommand("ryvion_node.cli.locate:locate", "Say where this node keeps its things."),
     "doctor": Subcommand("ryvion_node.cli.doctor.command:doctor", "Look for what is wrong, and say how to mend it."),
 }

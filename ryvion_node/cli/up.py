@@ -106,14 +106,14 @@ def overrides_from(serve: tuple[str, ...], flags: dict[str, Any]) -> dict[str, o
         "proxy.enabled": flags["proxy"],
         "proxy.port": flags["proxy_port"],
         "executor.enabled": True if serve else None,
-        "executor.models": [_served_model(text, flags["threads"]) for text in serve] or None,
+        "executor.models": [served_model(text, flags["threads"]) for text in serve] or None,
         "executor.price_in": flags["price_in"],
         "executor.price_out": flags["price_out"],
         "log.level": flags["log_level"],
     }
 
 
-def _served_model(text: str, threads: int | None) -> dict[str, object]:
+def served_model(text: str, threads: int | None) -> dict[str, object]:
     """`NAME=FILE` or `FILE.gguf` is a file, anything else the name of a model that is here."""
     settings: dict[str, object] = {} if threads is None else {"threads": threads}
     name, separator, file = text.partition("=")
