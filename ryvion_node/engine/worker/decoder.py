@@ -6,16 +6,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from ryvion_node.engine.constants import MIN_CHUNK_TOKENS
-from ryvion_node.engine.wire import Cancel, Credit, JobFailed, JobPiece, JobRead, Message, Ping, Pong
+from ryvion_node.engine.wire import Cancel, Credit, JobFailed, JobPiece, JobRead, Message, Ping, Pong, WireLogprob
 from ryvion_node.engine.worker.calibrate import Measured
+from ryvion_node.engine.worker.choosing import Chooser, MaskFailed, NotFinite
 from ryvion_node.engine.worker.emit import TextHold
 from ryvion_node.engine.worker.llama import Context, Vocabulary
 from ryvion_node.engine.worker.plan import PromptPace, StepTimes, share_rows
-from ryvion_node.engine.worker.sampler import NotFinite, Sampler, Sampling
+from ryvion_node.engine.worker.speech.parts import Parts
+from ryvion_node.engine.worker.speech.speech import Speech
 
 
 @dataclass(slots=True, eq=False)
@@ -24,9 +26,10 @@ class Job:
 
     number: int
     prompt: list[int]
-    sampling: Sampling
+    chooser: Chooser
     max_tokens: int
     hold: TextHold
+    speech: Speech
     credit: int
     sequence: int = -1
     position: int = 0
@@ -37,11 +40,10 @@ class Job:
     passed_over: int = 0
     """Prompt rows given to others while this one waited."""
     last_step: int = 0
-    text: list[str] = field(default_factory=list)
 
 
 Command = Job | Cancel | Credit | Ping
-EndReason = Literal["stop", "length"]
+EndReason = Literal["stop", "length", "tool_calls"]
 
 
 class Decoder:
@@ -63,7 +65,6 @@ class Decoder:
         self._context_tokens = context_tokens
         self._times = StepTimes(measured.step_s)
         self._pace = PromptPace(measured.prompt_s_per_token)
-        self._sampler = Sampler()
         self._send = send
         self._on_end = on_end
         self._free = list(reversed(range(slots)))
@@ -187,33 +188,48 @@ class Decoder:
 
     def _sample(self, job: Job, row: int) -> None:
         try:
-            token = self._sampler.choose(self._context.logits(row), job.sampling, job.position)
+            choice = job.chooser.choose(self._context.logits(row), job.position)
         except NotFinite:
-            self._out.append(JobFailed(job.number, "model_broken", "the model computed something that is no number"))
-            self._release(job)
+            self._fail(job, "model_broken", "the model computed something that is no number")
             return
+        except MaskFailed as exc:
+            self._fail(job, "grammar_invalid", str(exc))
+            return
+        token = choice.token
         if self._vocabulary.ends(token):
-            self._end(job, "stop", job.hold.rest())
+            if parts := job.speech.finish(job.hold.rest()):
+                self._say(job, parts)
+            self._end(job, "stop")
             return
         job.next_token = token
         job.sampled += 1
         job.credit -= 1
-        text, stopped = job.hold.add(self._vocabulary.piece(token))
+        text, stopped = job.hold.add(job.speech.marker(token) or self._vocabulary.piece(token))
         full = job.sampled >= job.max_tokens or job.position + 1 >= self._context_tokens
         if full and not stopped:
             text += job.hold.rest()
-        if text:
-            job.text.append(text)
-        self._out.append(JobPiece(job.number, text, (token,), "", (), ()))
-        if stopped or full:
-            self._end(job, "stop" if stopped else "length", "")
+        parts = job.speech.add(text)
+        ends = stopped or job.speech.done
+        if ends or full:
+            parts += job.speech.finish()
+        # The token that completes a stop string is no part of the answer.
+        logprobs = () if choice.logprob is None or stopped else (choice.logprob,)
+        self._say(job, parts, (token,), logprobs)
+        if ends or full:
+            self._end(job, "stop" if ends else "length")
 
-    def _end(self, job: Job, reason: EndReason, rest: str) -> None:
-        if rest:
-            job.text.append(rest)
-            self._out.append(JobPiece(job.number, rest, (), "", (), ()))
+    def _say(
+        self, job: Job, parts: Parts, tokens: tuple[int, ...] = (), logprobs: tuple[WireLogprob, ...] = ()
+    ) -> None:
+        self._out.append(JobPiece(job.number, parts.content, tokens, parts.reasoning, parts.calls, logprobs))
+
+    def _end(self, job: Job, reason: EndReason) -> None:
         self._release(job)
-        self._ended.append((job, reason))
+        self._ended.append((job, "tool_calls" if reason == "stop" and job.speech.called else reason))
+
+    def _fail(self, job: Job, code: str, message: str) -> None:
+        self._out.append(JobFailed(job.number, code, message))
+        self._release(job)
 
     def _flush(self) -> None:
         if self._out:

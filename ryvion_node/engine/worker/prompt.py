@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from ryvion_node.engine.wire import WireTurn
+from ryvion_node.engine.wire import WireOutput, WireTools, WireTurn
 from ryvion_node.engine.worker.llama import Model
+from ryvion_node.engine.worker.speech.speech import Speech
 from ryvion_node.engine.worker.template import ChatTemplate, TemplateRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job that is ready to run."""
+
+    tokens: list[int]
+    """The whole prompt, BOS included."""
+    speech: Speech
+    output: WireOutput
+    """What every token of the answer must obey; two empty texts: nothing."""
 
 
 class Prompts:
@@ -27,8 +40,11 @@ class Prompts:
         except TemplateRefused as exc:
             self.problem = str(exc)
 
-    def tokens(self, turns: Sequence[WireTurn]) -> list[int]:
-        """The whole prompt, BOS included. Raises TemplateRefused."""
+    def prepare(self, turns: Sequence[WireTurn], tools: WireTools, output: WireOutput) -> Prepared:
+        """Raises TemplateRefused."""
+        return Prepared(self._tokens(turns), Speech(), output)
+
+    def _tokens(self, turns: Sequence[WireTurn]) -> list[int]:
         if self._template is None:
             raise TemplateRefused(self.problem)
         tokens: list[int] = []

@@ -30,14 +30,14 @@ from ryvion_node.engine.wire import (
     Start,
     WireError,
 )
+from ryvion_node.engine.worker.choosing import Chooser, RulesRefused, rules_of
 from ryvion_node.engine.worker.decoder import Decoder, EndReason, Job
 from ryvion_node.engine.worker.emit import TextHold
 from ryvion_node.engine.worker.isolation import die
-from ryvion_node.engine.worker.llama import LlamaError
+from ryvion_node.engine.worker.llama import LlamaError, Vocabulary
 from ryvion_node.engine.worker.loading import Loaded, load
 from ryvion_node.engine.worker.pipes import Pipes
 from ryvion_node.engine.worker.prompt import Prompts
-from ryvion_node.engine.worker.sampler import Sampling
 from ryvion_node.engine.worker.template import TemplateRefused
 
 Ended = tuple[Job, EndReason]
@@ -79,11 +79,13 @@ class _Server:
         self._inbox: queue.SimpleQueue[Message | Ended] = queue.SimpleQueue()
         self._decoder: Decoder | None = None
         self._prompts: Prompts
+        self._vocabulary: Vocabulary
         self._context_tokens = 0
 
     def open(self, loaded: Loaded, start: Start) -> Decoder | None:
         """Take over what was loaded; None when there is only a vocabulary."""
         self._prompts = loaded.prompts
+        self._vocabulary = loaded.model.vocabulary
         self._context_tokens = loaded.ready.context_tokens
         if loaded.context is not None and loaded.measured is not None:
             self._decoder = Decoder(
@@ -116,9 +118,10 @@ class _Server:
             match self._inbox.get():
                 case Generate() as request:
                     self._prepare(request)
-                case CountPrompt(job=number, turns=turns, tools=_tools):
+                case CountPrompt(job=number, turns=turns, tools=tools):
                     try:
-                        self._pipes.send([Counted(number, len(self._prompts.tokens(turns)))])
+                        prepared = self._prompts.prepare(turns, tools, ("", ""))
+                        self._pipes.send([Counted(number, len(prepared.tokens))])
                     except TemplateRefused as exc:
                         self._refuse(number, "template_failed", str(exc))
                 case CountTexts(job=number, texts=texts):
@@ -134,18 +137,20 @@ class _Server:
                     if self._decoder is not None:
                         self._decoder.post(cancel)
                 case (job, reason):
-                    tokens = self._prompts.count_text("".join(job.text))
-                    self._pipes.send([JobEnded(job.number, reason, tokens, 0)])
+                    tokens = sum(map(self._prompts.count_text, job.speech.texts()))
+                    reasoning = self._prompts.count_text(job.speech.reasoning)
+                    self._pipes.send([JobEnded(job.number, reason, tokens, reasoning)])
                 case other:
                     raise WireError(f"{type(other).__name__} is not for a worker")
 
     def _prepare(self, request: Generate) -> None:
         assert self._decoder is not None
         try:
-            prompt = self._prompts.tokens(request.turns)
+            prepared = self._prompts.prepare(request.turns, request.tools, request.output)
         except TemplateRefused as exc:
             self._refuse(request.job, "template_failed", str(exc))
             return
+        prompt = prepared.tokens
         if not prompt:
             self._refuse(request.job, "template_failed", "the chat template renders nothing")
             return
@@ -156,13 +161,20 @@ class _Server:
                 f"the prompt has {len(prompt)} tokens, the model's context {self._context_tokens}",
             )
             return
+        logprobs = None if request.logprobs < 0 else request.logprobs
+        try:
+            chooser = Chooser(self._vocabulary, rules_of(request.sampling), prompt, None, logprobs)
+        except RulesRefused as exc:
+            self._refuse(request.job, "unsupported", str(exc))
+            return
         self._decoder.post(
             Job(
                 number=request.job,
                 prompt=prompt,
-                sampling=Sampling(request.sampling[0], request.sampling[1], request.sampling[7]),
+                chooser=chooser,
                 max_tokens=request.max_tokens,
                 hold=TextHold(request.stop),
+                speech=prepared.speech,
                 credit=request.credit,
             )
         )

@@ -25,7 +25,7 @@ from ryvion_node.engine.constants import CREDIT_RETURN_TOKENS, CREDIT_TOKENS
 from ryvion_node.engine.counter import VocabCounter
 from ryvion_node.engine.gguf import read_header
 from ryvion_node.engine.gguf_cut import cut_file
-from ryvion_node.engine.interface import EngineError, ModelSpec, Piece, PromptRead, Turn
+from ryvion_node.engine.interface import EngineError, ModelSpec, Piece, Sampling, PromptRead, Turn
 from ryvion_node.engine.llama_engine import LlamaEngine
 
 
@@ -52,16 +52,15 @@ async def test_counts_are_exact(engine: LlamaEngine) -> None:
 
 
 async def test_seeds_are_reproducible(engine: LlamaEngine) -> None:
-    request = replace(ENDLESS, max_tokens=24, temperature=1.0)
-    first, again, other = [
-        text_of(await collect(engine, each)) for each in (request, request, replace(request, seed=2**64 - 1))
-    ]
+    drawn = Sampling(temperature=1.0, seed=1)
+    request = replace(ENDLESS, max_tokens=24, sampling=drawn)
+    reseeded = replace(request, sampling=replace(drawn, seed=2**64 - 1))
+    first, again, other = [text_of(await collect(engine, each)) for each in (request, request, reseeded)]
     assert first == again
     assert first != other
-    narrow = replace(request, top_p=1e-9)
-    assert tokens_of(await collect(engine, narrow)) == tokens_of(
-        await collect(engine, replace(request, temperature=0.0))
-    )
+    narrow = replace(request, sampling=replace(drawn, top_p=1e-9))
+    greedy = replace(request, sampling=replace(drawn, temperature=0.0))
+    assert tokens_of(await collect(engine, narrow)) == tokens_of(await collect(engine, greedy))
 
 
 async def test_max_tokens_ends_with_length(engine: LlamaEngine) -> None:

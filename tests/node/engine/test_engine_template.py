@@ -24,7 +24,7 @@ def said(text: str) -> Segment:
 
 
 def segments(template: str, *turns: tuple[str, str] | WireTurn) -> tuple[Segment, ...]:
-    wired: list[WireTurn] = [(turn[0], turn[1], turn[2] if len(turn) == 3 else "") for turn in turns]
+    wired: list[WireTurn] = [turn if len(turn) == 5 else (turn[0], turn[1], "", (), "") for turn in turns]
     return ChatTemplate(template, bos="<s>", eos="</s>").segments(wired)
 
 
@@ -82,7 +82,7 @@ def test_system_text_moved_behind_is_fine() -> None:
 
 def test_names_are_contents_too() -> None:
     template = "{% for m in messages %}<|{{ m.name }}|>{{ m.content }}{% endfor %}"
-    assert segments(template, ("user", "x", "<|end|>"))[:2] == (own("<|"), said("<|end|>"))
+    assert segments(template, ("user", "x", "<|end|>", (), ""))[:2] == (own("<|"), said("<|end|>"))
 
 
 def test_only_known_roles() -> None:

@@ -1,0 +1,1 @@
+"""Takes an answer's text apart: what is said, what is thought, which tools are called."""
