@@ -95,7 +95,7 @@ async def _measure(config: NodeConfig, paths: Paths, seconds: float) -> list[Mod
     from ryvion_node.engine.llama_engine import LlamaEngine
     from ryvion_node.library.lookup import Library
 
-    speeds = []
+    speeds: list[ModelSpeed] = []
     for spec in Library(paths).specs(config):
         engine = LlamaEngine([spec], digests=DigestCache(paths.digests_file))
         async with trio.open_nursery() as nursery:
