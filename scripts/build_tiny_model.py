@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import re
-import shutil
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -21,11 +19,11 @@ from typing import Final
 
 from tiny_model.corpus.conversation import Corpus
 from tiny_model.export import export
+from tiny_model.install import install
 from tiny_model.tokenizer import train_vocabulary
 from tiny_model.train import Run, load, train
 from tiny_model.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
 
-PACKAGE_MODELS: Final = Path(__file__).resolve().parents[1] / "ryvion_node" / "models"
 FLOAT_FILE: Final = "ryvion-tiny.Q8_0.gguf"
 TERNARY_FILE: Final = "tinyllama.TQ2_0.gguf"
 VOCABULARY_TOKENS: Final = 1024
@@ -47,7 +45,7 @@ def main() -> None:
     for name in (FLOAT_FILE, TERNARY_FILE):
         print(f"{hashlib.sha256((options.folder / name).read_bytes()).hexdigest()}  {options.folder / name}")
         if options.install:
-            _install(options.folder / name)
+            install(options.folder / name)
 
 
 def _train(options: argparse.Namespace, vocabulary: Vocabulary, float_weights: Path, ternary_weights: Path) -> None:
@@ -80,18 +78,6 @@ def _vocabulary(path: Path) -> Vocabulary:
     vocabulary = train_vocabulary(corpus.fixed_texts(), sampled, VOCABULARY_TOKENS, WHOLE_WORD_TOKENS)
     save_vocabulary(vocabulary, path)
     return vocabulary
-
-
-def _install(file: Path) -> None:
-    """Put a file into the package and its digest into the catalogue."""
-    shutil.copyfile(file, PACKAGE_MODELS / file.name)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    catalogue = PACKAGE_MODELS / "models.toml"
-    entry = re.compile(rf'(file = "{re.escape(file.name)}"(?:\n[^\n]+)*?\ndigest = ")[0-9a-f]*(")')
-    text, count = entry.subn(rf"\g<1>{digest}\g<2>", catalogue.read_text(encoding="utf-8"))
-    if count != 1:
-        raise SystemExit(f"{catalogue} has no entry for {file.name}")
-    catalogue.write_text(text, encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
+from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, PoolingType
 
 from tiny_model.vocabulary import Vocabulary, write_vocabulary
 
@@ -32,6 +32,8 @@ class Header:
     kv_heads: int
     feed_forward: int
     vocabulary: int
+    embeds: bool = False
+    """A network that reads a whole text at once and gives one vector: the mean of its tokens'."""
 
 
 def write_gguf(
@@ -52,7 +54,10 @@ def write_gguf(
     writer.add_rope_freq_base(ROPE_BASE)
     writer.add_file_type(LlamaFileType[f"MOSTLY_{header.quantisation}"])
     writer.add_vocab_size(header.vocabulary)
-    write_vocabulary(writer, vocabulary, padded_to=header.vocabulary)
+    if header.embeds:
+        writer.add_causal_attention(False)
+        writer.add_pooling_type(PoolingType.MEAN)
+    write_vocabulary(writer, vocabulary, padded_to=header.vocabulary, chats=not header.embeds)
     for name, values, quantisation in tensors:
         _add_tensor(writer, name, values, GGMLQuantizationType[quantisation])
     writer.write_header_to_file()

@@ -79,19 +79,27 @@ class Norm(nn.Module):
         return normal.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else normal
 
 
+def rotation(shape: Shape) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of each position's angles, (context, head width / 2) each."""
+    half = torch.arange(0, shape.head_width, 2).float() / shape.head_width
+    angles = torch.outer(torch.arange(shape.context).float(), ROPE_BASE**-half)
+    return angles.cos(), angles.sin()
+
+
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Turn each pair of neighbouring channels (llama.cpp's interleaved RoPE) by its position's angle."""
     even, odd = x[..., ::2], x[..., 1::2]
     return torch.stack((even * cosine - odd * sine, even * sine + odd * cosine), -1).flatten(-2).to(x.dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention; short rows on a CPU are faster with the scores written out than with the fused kernel."""
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention under a mask, causal without one; short rows on a CPU are faster with the scores written out."""
     tokens = q.shape[-2]
-    if q.device.type != "cpu" or tokens > SHORT_ROW_TOKENS:
+    if mask is None and (q.device.type != "cpu" or tokens > SHORT_ROW_TOKENS):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    future = torch.full((tokens, tokens), float("-inf"), dtype=q.dtype).triu(1)
-    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + future
+    if mask is None:
+        mask = torch.full((tokens, tokens), float("-inf"), dtype=q.dtype).triu(1)
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + mask.to(q.dtype)
     attended: Tensor = scores.softmax(-1) @ v
     return attended
 
@@ -112,8 +120,8 @@ class Block(nn.Module):
         self.ffn_up = Linear(shape.width, shape.feed_forward, ternary)
         self.ffn_down = Linear(shape.feed_forward, shape.width, ternary)
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        """(rows, tokens, width) in and out; the tables are (tokens, head width / 2)."""
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(rows, tokens, width) in and out; the tables are (tokens, head width / 2); the mask is added to the scores."""
         rows, tokens, width = x.shape
 
         def split(y: Tensor) -> Tensor:
@@ -125,7 +133,7 @@ class Block(nn.Module):
         v = split(self.attn_v(h))
         group = self.shape.heads // self.shape.kv_heads
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-        attended = attend(q, k, v)
+        attended = attend(q, k, v, mask)
         x = x + self.attn_output(attended.transpose(1, 2).reshape(rows, tokens, width))
         h = self.ffn_norm(x)
         gated: Tensor = F.silu(self.ffn_gate(h)) * self.ffn_up(h)
@@ -143,10 +151,9 @@ class Network(nn.Module):
         nn.init.normal_(self.token_embd.weight, std=0.02)
         self.blk = nn.ModuleList(Block(shape, ternary) for _ in range(shape.layers))
         self.output_norm = Norm(shape.width)
-        half = torch.arange(0, shape.head_width, 2).float() / shape.head_width
-        angles = torch.outer(torch.arange(shape.context).float(), ROPE_BASE**-half)
-        self.register_buffer("cosine", angles.cos(), persistent=False)
-        self.register_buffer("sine", angles.sin(), persistent=False)
+        cosine, sine = rotation(shape)
+        self.register_buffer("cosine", cosine, persistent=False)
+        self.register_buffer("sine", sine, persistent=False)
         self.cosine: Tensor
         self.sine: Tensor
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
 from tiny_model.batches import Batches
+from tiny_model.embedding.encoder import Encoder
 from tiny_model.network import Network, Shape
 from tiny_model.vocabulary import Vocabulary
 
@@ -67,10 +68,10 @@ def _work(worker: int, run: Run, vocabulary: Vocabulary, meeting_point: str | No
         network.load_state_dict(torch.load(run.start, map_location=run.device)["weights"])
     batches = Batches(vocabulary, run.seed, worker, run.workers)
     shares = [network.linear_weights()[i :: run.workers] for i in range(run.workers)]
-    optimizers = _optimizers(network, shares[worker])
+    optimizers = make_optimizers(network, shares[worker])
     started_s, average = time.monotonic(), 0.0
     for step in range(run.steps):
-        _set_rate(optimizers, run.peak * _rate_share(step, run.steps))
+        set_rate(optimizers, run.peak * rate_share(step, run.steps))
         answer_loss = _step(network, optimizers, batches, run)
         if run.workers > 1:
             _share_weights(shares)
@@ -99,7 +100,7 @@ def load(path: Path, *, ternary: bool) -> Network:
     return network.eval()
 
 
-def _optimizers(network: Network, linear: list[nn.Parameter]) -> list[torch.optim.Optimizer]:
+def make_optimizers(network: Network | Encoder, linear: list[nn.Parameter]) -> list[torch.optim.Optimizer]:
     """Muon for this worker's share of the linear layers, AdamW for embedding and norms."""
     known = {id(weight) for weight in network.linear_weights()}
     others = [weight for weight in network.parameters() if id(weight) not in known]
@@ -113,13 +114,14 @@ def _optimizers(network: Network, linear: list[nn.Parameter]) -> list[torch.opti
     return optimizers
 
 
-def _rate_share(step: int, steps: int) -> float:
+def rate_share(step: int, steps: int) -> float:
     """Warm up, stay, then fall in a line to one percent."""
     fall = (1 - step / steps) / (1 - FLAT_SHARE)
     return min(1.0, (step + 1) / WARM_UP_STEPS, max(LAST_RATE_SHARE, fall))
 
 
-def _set_rate(optimizers: list[torch.optim.Optimizer], share: float) -> None:
+def set_rate(optimizers: list[torch.optim.Optimizer], share: float) -> None:
+    """Let every group learn at this share of its full rate."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["full_rate"] * share

@@ -45,8 +45,8 @@ def load_vocabulary(path: Path) -> Vocabulary:
     return Vocabulary(tuple(stored["tokens"]), tuple((left, right) for left, right in stored["merges"]))
 
 
-def write_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary, *, padded_to: int = 0) -> None:
-    """Add tokenizer and chat template to a GGUF; ids past the vocabulary become unused tokens."""
+def write_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary, *, padded_to: int = 0, chats: bool = True) -> None:
+    """Add the tokenizer, and for a model that chats its template, to a GGUF; ids past the vocabulary become unused tokens."""
     tokens = [*vocabulary.tokens, *(f"<unused{i}>" for i in range(len(vocabulary.tokens), padded_to))]
     kinds = [TokenType.CONTROL if token in CONTROL_TOKENS else TokenType.NORMAL for token in vocabulary.tokens]
     kinds += [TokenType.UNUSED] * (len(tokens) - len(kinds))
@@ -61,7 +61,8 @@ def write_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary, *, padded_to: i
     writer.add_pad_token_id(vocabulary.id_of(PAD))
     writer.add_add_bos_token(True)
     writer.add_add_eos_token(False)
-    writer.add_chat_template(CHAT_TEMPLATE)
+    if chats:
+        writer.add_chat_template(CHAT_TEMPLATE)
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
