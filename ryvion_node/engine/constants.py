@@ -24,6 +24,13 @@ MAX_TEMPLATE_CHARS: Final = 256 * 1024
 """Chat templates in the wild reach 40 kB."""
 MAX_RENDERED_CHARS: Final = 1024 * 1024
 """Of the template's own text in one prompt; the contents are capped by the request frame."""
+MAX_MARKED_CHARS: Final = 2 * 1024 * 1024
+"""Of all that stands for tools and calls while a template is rendered, and of the prompt that comes out: eight times
+what a request may hold, since templates repeat tools."""
+MAX_MARKS: Final = 200_000
+"""Texts kept apart in one prompt: a request of 256 KiB has fewer, 128 tools have about 2,000."""
+MAX_JSON_DEPTH: Final = 32
+"""Of tool parameters and arguments; more kills parsers, none of the field comes near."""
 
 STEP_TARGET_S: Final = 0.08
 """Prompt chunks are sized for this, so that a noisy step still ends within 100 ms."""
@@ -45,6 +52,13 @@ STOP_GRACE_S: Final = 2.0
 STDERR_TAIL_BYTES: Final = 4096
 """Kept of the child's stderr, for error reasons."""
 
+WORKER_OPEN_FILES: Final = 1024
+"""Descriptors of a worker: its pipes, its model, and what GPU drivers open."""
+WORKER_SLACK_BYTES: Final = 1 << 30
+"""Address space of a worker beside its model: Python and its libraries map some 160 MB, grammars take the rest."""
+WORKER_THREAD_BYTES: Final = 72 << 20
+"""Address space that glibc reserves for one thread: a stack of 8 MB and an arena of 64 MB."""
+
 MAX_QUICK_DEATHS: Final = 3
 QUICK_DEATH_S: Final = 60.0
 """A death within this time of the start counts as quick."""
@@ -57,3 +71,9 @@ MAX_HEADER_ENTRIES: Final = 65_536
 MAX_HEADER_STRING_BYTES: Final = 4 * 1024 * 1024
 MAX_HEADER_ARRAY_ITEMS: Final = 4 * 1024 * 1024
 MAX_HEADER_ARRAY_DEPTH: Final = 4
+MAX_HEADER_TENSORS: Final = 65_536
+"""The largest mixtures have some 10,000."""
+MAX_HEADER_LAYERS: Final = 1024
+"""llama.cpp's own limit is 512."""
+MAX_HEADER_NUMBER: Final = 1 << 32
+"""Of any width or count in the metadata; keeps the products of a forged header small."""

@@ -31,6 +31,8 @@ _STRING: Final = 8
 _ARRAY: Final = 9
 _U32: Final = _SCALARS[4]
 _U64: Final = _SCALARS[10]
+_MAX_DIMENSIONS: Final = 8
+"""ggml's own limit is 4."""
 
 # llama.h, enum llama_ftype.
 _QUANTISATIONS: Final[Mapping[int, str]] = {
@@ -130,12 +132,24 @@ class Preamble:
     entries: int
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An array that was read over: of texts, of arrays, or longer than any list of layers."""
+
+    items: int
+
+
 class MetadataReader:
-    """Reads the metadata of a GGUF in order: the preamble, then each entry. Raises Damaged."""
+    """Reads the header of a GGUF in order: the preamble, each entry, each tensor. Raises Damaged."""
 
     def __init__(self, file: Source) -> None:
         self._file = file
         self._left = limits.MAX_HEADER_BYTES
+
+    @property
+    def position(self) -> int:
+        """Bytes read so far."""
+        return limits.MAX_HEADER_BYTES - self._left
 
     def preamble(self) -> Preamble:
         if self._take(4) != b"GGUF":
@@ -149,9 +163,17 @@ class MetadataReader:
         return Preamble(version, tensors, entries)
 
     def entry(self) -> tuple[str, object]:
-        """Key and value of the next entry; the value of an array is None."""
+        """Key and value of the next entry; a short array of numbers is a tuple, any other one is Skipped."""
         key = self._string()
         return key, self._value(self._number(_U32), 0)
+
+    def tensor(self) -> tuple[str, int]:
+        """Name of the next tensor, and where it begins within the data."""
+        name, dimensions = self._string(), self._number(_U32)
+        if dimensions > _MAX_DIMENSIONS:
+            raise Damaged(f"claims a tensor of {dimensions} dimensions")
+        self._skip(dimensions * _U64.size + _U32.size)
+        return name, self._number(_U64)
 
     def _value(self, kind: int, depth: int) -> object:
         if kind in _SCALARS:
@@ -159,22 +181,24 @@ class MetadataReader:
         if kind == _STRING:
             return self._string()
         if kind == _ARRAY:
-            self._skip_array(depth)
-            return None
+            return self._array(depth)
         raise Damaged(f"unknown value type {kind}")
 
-    def _skip_array(self, depth: int) -> None:
+    def _array(self, depth: int) -> tuple[object, ...] | Skipped:
         kind, items = self._number(_U32), self._number(_U64)
         if items > limits.MAX_HEADER_ARRAY_ITEMS or depth >= limits.MAX_HEADER_ARRAY_DEPTH:
             raise Damaged(f"claims an array of {items} items at depth {depth}")
+        if kind in _SCALARS and items <= limits.MAX_HEADER_LAYERS:
+            return tuple(self._scalar(_SCALARS[kind]) for _ in range(items))
         if kind in _SCALARS:
             self._skip(items * _SCALARS[kind].size)
-            return
+            return Skipped(items)
         for _ in range(items):
             if kind == _STRING:
                 self._skip(self._length())
             else:
                 self._value(kind, depth + 1)
+        return Skipped(items)
 
     def _string(self) -> str:
         return self._take(self._length()).decode("utf-8", "replace")

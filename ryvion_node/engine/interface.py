@@ -68,6 +68,10 @@ class ModelSpec:
     threads: int | None = None
     template: Path | None = None
     """A Jinja chat template to use in place of the file's own."""
+    template_digest: bytes | None = None
+    """Expected SHA-256 of the template's file; None: whatever is there."""
+    load: Literal["start", "first-use"] = "start"
+    """When the weights are loaded. In both cases the model is loaded once to measure it where that was never done."""
     idle_unload_s: float | None = None
     """Unload after so long without a job, load again with the next one; None: stays loaded."""
 
@@ -90,6 +94,8 @@ class EngineModel:
     features: tuple[Feature, ...] = ()
     dimensions: int = 0
     """Of an embedding model's vectors."""
+    load_ms: int = 0
+    """The next job first waits so long, as measured last time, until the model is loaded; 0: it is."""
 
 
 @dataclass(frozen=True, slots=True)

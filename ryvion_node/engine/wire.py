@@ -61,6 +61,8 @@ class Start:
     vocab_only: bool
     template: str
     """Path of a chat template in place of the file's own; empty: none."""
+    template_digest: bytes = b""
+    """SHA-256 that the template's file must have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -296,7 +296,15 @@ def worker_environment() -> dict[str, str]:
         name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
     }
     root = str(Path(__file__).resolve().parents[2])
-    ours = {"GGML_NO_BACKTRACE": "1", "PYTHONPATH": root, "PYTHONUTF8": "1"}
+    ours = {
+        "GGML_NO_BACKTRACE": "1",
+        "PYTHONPATH": root,
+        "PYTHONUTF8": "1",
+        # Nothing is imported from the folder that the worker happens to stand in.
+        "PYTHONSAFEPATH": "1",
+        # numpy's own threads: never used here, yet each reserves memory.
+        "OPENBLAS_NUM_THREADS": "1",
+    }
     return {"GOMP_SPINCOUNT": _SPINS} | passed | ours
 
 

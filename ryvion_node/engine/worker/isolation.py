@@ -9,24 +9,100 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
+
+from ryvion_node.engine.constants import WORKER_OPEN_FILES
+from ryvion_node.engine.worker.landlock import LIST, READ, USE, allow_only
+from ryvion_node.engine.worker.seccomp import filter_calls
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
+_CAPABILITY_VERSION: Final = 0x20080522
+_KEPT_CAPABILITIES: Final = 1 << 1 | 1 << 2 | 1 << 14
+"""Of a node that runs as root: opening files whatever their mode says (the file rules stand above that), and locking
+memory, which GPU drivers do. Others would let root's worker past the walls, such as reading any process."""
+
+_MOST_BYTES: Final = 1 << 47
+"""What a process can address; a larger figure, out of a strange header, would be no limit."""
+_SYSTEM: Final = ("/usr", "/lib", "/lib32", "/lib64", "/proc", "/sys", "/nix/store", "/gnu/store", "/run/opengl-driver")
+_LINKER: Final = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime")
+_DRIVERS: Final = ("/etc/vulkan", "/etc/OpenCL", "/etc/glvnd", "/etc/nvidia", "/opt/rocm", "/opt/amdgpu", "/opt/intel")
+_PLAIN_DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 
 def isolate(parent: int) -> None:
-    """No core dump, no new privileges, and no life without the parent (Linux; elsewhere the closed pipe ends us)."""
+    """No core dump, no new privileges, no network, no other programs, and no life without the parent.
+
+    All of it on Linux; elsewhere the closed pipe ends us, and nothing keeps us from the network.
+    """
     os.environ["GGML_NO_BACKTRACE"] = "1"
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_NOFILE, WORKER_OPEN_FILES)
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        _drop_capabilities(libc)
         # It may have died before we asked to be told.
         if os.getppid() != parent:
             os._exit(0)
+        filter_calls(local_sockets=True)
+
+
+def confine(files: Iterable[Path], *, has_gpu: bool) -> None:
+    """From now on this thread and those that it starts read these files and what Python and llama.cpp run on.
+
+    Drivers of a GPU keep their devices and local sockets. Raises OSError.
+    """
+    allow_only([*((file, READ) for file in files), *_machine_rules(has_gpu=has_gpu), *_python_rules()])
+    if not has_gpu:
+        filter_calls(local_sockets=False)
+
+
+def limit_memory(address_space_bytes: int) -> None:
+    """Beyond it allocations fail: in this process, and not by the kernel's choice of a victim."""
+    _lower(resource.RLIMIT_AS, min(address_space_bytes, _MOST_BYTES))
+
+
+def _machine_rules(*, has_gpu: bool) -> Iterator[tuple[Path, int]]:
+    for place in (*_SYSTEM, *_LINKER):
+        yield Path(place), READ
+    for place in ("/dev",) if has_gpu else _PLAIN_DEVICES:
+        yield Path(place), USE
+    if has_gpu:
+        for place in _DRIVERS:
+            yield Path(place), READ
+        yield from ((path, READ) for path in Path("/opt").glob("rocm-*"))
+    for place in os.environ.get("LD_LIBRARY_PATH", "").split(":"):
+        if place.startswith("/"):
+            yield Path(place), READ
+
+
+def _python_rules() -> Iterator[tuple[Path, int]]:
+    """The interpreter and what can be imported. Of a source tree only the packages: a node's home may lie in it."""
+    root = Path(__file__).resolve().parents[3]
+    for place in {sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path}:
+        path = Path(place)
+        if path.is_absolute() and path != Path("/") and path.resolve() != root:
+            yield path, READ
+    yield root, READ if root.name in ("site-packages", "dist-packages") else LIST
+    yield root / "ryvion_node", READ
+
+
+def _drop_capabilities(libc: ctypes.CDLL) -> None:
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    # Effective, permitted and inheritable, the first 32 of each and then the rest.
+    held = (ctypes.c_uint32 * 6)()
+    libc.capget(header, held)
+    libc.capset(header, (ctypes.c_uint32 * 6)(held[0] & _KEPT_CAPABILITIES, held[1] & _KEPT_CAPABILITIES))
+
+
+def _lower(kind: int, value: int) -> None:
+    _soft, hard = resource.getrlimit(kind)
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (value, value))
 
 
 def take_stdout() -> int:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from ryvion_node.engine import constants as limits
 from ryvion_node.engine.files import FileState, file_digest, file_state
 from ryvion_node.engine.gguf import GgufError, read_header
+from ryvion_node.engine.gguf_shape import ModelShape, read_shape
+from ryvion_node.engine.memory import address_space_bytes, context_of, estimate
 from ryvion_node.engine.wire import Ready, Start
 from ryvion_node.engine.worker.calibrate import Measured, measure
 from ryvion_node.engine.worker.devices import has_gpu
+from ryvion_node.engine.worker.isolation import limit_memory
 from ryvion_node.engine.worker.llama import Context, LlamaError, Log, Model, check_layout
 from ryvion_node.engine.worker.pipes import Pipes
 from ryvion_node.engine.worker.processors import compute_threads
@@ -29,11 +33,25 @@ class Loaded:
     measured: Measured | None = None
 
 
+def files_of(start: Start) -> tuple[Path, ...]:
+    """What has to be read for this model."""
+    return tuple(Path(name) for name in (start.path, start.template) if name)
+
+
 def load(start: Start, pipes: Pipes) -> Loaded:
     """Raises LlamaError, GgufError or TemplateRefused with a reason for the owner."""
     check_layout()
     path = Path(start.path)
     header = read_header(path)
+    shape = read_shape(path)
+    if shape.parts > 1:
+        raise GgufError(
+            f"{path}: one of {shape.parts} files of a model, and its SHA-256 says nothing about the others: "
+            "join them with llama-gguf-split --merge"
+        )
+    # Drivers of GPUs map far more than they use.
+    if not has_gpu():
+        _limit_memory(shape, start)
     log = Log()
     if start.vocab_only:
         model = _open(path, start, pipes, log)
@@ -45,9 +63,9 @@ def load(start: Start, pipes: Pipes) -> Loaded:
     model = _open(path, start, pipes, log)
     if not model.generates:
         raise LlamaError(f"{path}: no chat model (it does not continue text)")
-    prompts = Prompts(model)
+    prompts = Prompts(model, _template(start))
     if prompts.problem:
-        raise TemplateRefused(f"{path}: {prompts.problem}")
+        raise TemplateRefused(f"{start.template or path}: {prompts.problem}")
     context_tokens = _context_tokens(path, start, model)
     context = _context(path, start, model, context_tokens, log)
     try:
@@ -57,6 +75,32 @@ def load(start: Start, pipes: Pipes) -> Loaded:
     log.deafen()
     ready = _ready(digest, state, header.quantisation, context_tokens, measured)
     return Loaded(ready, model, prompts, context, measured)
+
+
+def _limit_memory(shape: ModelShape, start: Start) -> None:
+    taken = estimate(shape, slots=start.slots, context_tokens=context_of(shape, start.context_tokens or None))
+    limit_memory(address_space_bytes(taken, shape, start.threads or compute_threads()))
+
+
+def _template(start: Start) -> str | None:
+    """The one that the owner put in the place of the model's own."""
+    if not start.template:
+        return None
+    try:
+        with Path(start.template).open("rb") as file:
+            data = file.read(limits.MAX_TEMPLATE_CHARS * 4 + 1)
+        text = data.decode()
+    except OSError as exc:
+        raise TemplateRefused(f"{start.template}: cannot be read ({exc.strerror})") from exc
+    except UnicodeDecodeError as exc:
+        raise TemplateRefused(
+            f"{start.template}: a template is UTF-8 text, at most {limits.MAX_TEMPLATE_CHARS} characters"
+        ) from exc
+    if start.template_digest not in (b"", hashlib.sha256(data).digest()):
+        raise TemplateRefused(
+            f"{start.template}: changed since the node started; restart the node to use it as it is now"
+        )
+    return text
 
 
 def _identify(path: Path, start: Start, pipes: Pipes) -> tuple[bytes, FileState]:

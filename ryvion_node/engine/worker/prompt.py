@@ -25,9 +25,10 @@ class Prepared:
 class Prompts:
     """Makes and counts prompts; works on vocab-only models too."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, template: str | None = None) -> None:
+        """With a template in place of the model's own."""
         self._vocabulary = model.vocabulary
-        source = model.chat_template
+        source = model.chat_template if template is None else template
         names = {"bos": self._vocabulary.name(self._vocabulary.bos), "eos": self._vocabulary.name(self._vocabulary.eos)}
         self._template: ChatTemplate | None = None
         self.problem = ""

@@ -32,10 +32,11 @@ from ryvion_node.engine.wire import (
 )
 from ryvion_node.engine.worker.choosing import Chooser, RulesRefused, rules_of
 from ryvion_node.engine.worker.decoder import Decoder, EndReason, Job
+from ryvion_node.engine.worker.devices import has_gpu
 from ryvion_node.engine.worker.emit import TextHold
-from ryvion_node.engine.worker.isolation import die
+from ryvion_node.engine.worker.isolation import confine, die
 from ryvion_node.engine.worker.llama import LlamaError, Vocabulary
-from ryvion_node.engine.worker.loading import Loaded, load
+from ryvion_node.engine.worker.loading import Loaded, files_of, load
 from ryvion_node.engine.worker.pipes import Pipes
 from ryvion_node.engine.worker.prompt import Prompts
 from ryvion_node.engine.worker.template import TemplateRefused
@@ -52,6 +53,8 @@ def serve(frames_out: int) -> NoReturn:
     server = _Server(pipes)
     for message in early:
         server.route(message)
+    # Rules for files hold for this thread and those that it starts, so they come before the others.
+    confine(files_of(start), has_gpu=has_gpu())
     threading.Thread(target=server.read_commands, name="commands", daemon=True).start()
     try:
         loaded = load(start, pipes)

@@ -1,0 +1,116 @@
+"""A system-call filter for the worker: no network, no other program, no look into other processes (Linux).
+
+Whoever takes the worker over through a damaged model has the owner's user id, so what counts is what a process of
+that user could do elsewhere: connect, run a shell, or read the node's memory. See seccomp(2) and
+https://www.kernel.org/doc/html/latest/userspace-api/seccomp_filter.html.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import platform
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+_SET_MODE_FILTER: Final = 1
+_ALL_THREADS: Final = 1
+_ALLOW: Final = 0x7FFF0000
+_ERROR: Final = 0x00050000
+_FOREIGN_CALLS: Final = 0x40000000
+"""From here on x86-64 numbers its second, 32-bit set of calls."""
+_CLONE_THREAD: Final = 0x00010000
+
+# Classic BPF: load a word, jump if equal / at least / any bit set, return.
+_LOAD: Final = 0x20
+_EQUAL: Final = 0x15
+_AT_LEAST: Final = 0x35
+_ANY_BIT: Final = 0x45
+_RETURN: Final = 0x06
+_NUMBER_AT: Final = 0
+_MACHINE_AT: Final = 4
+_FIRST_ARGUMENT_AT: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """Numbers of one architecture."""
+
+    audit: int
+    seccomp: int
+    socket: int
+    clone: int
+    clone3: int
+    denied: tuple[int, ...]
+    """fork, vfork, execve, execveat, ptrace, process_vm_readv, process_vm_writev, pidfd_getfd, bpf; and
+    io_uring_setup, because a ring opens sockets past this filter."""
+
+
+_MACHINES: Final = {
+    "x86_64": _Machine(0xC000003E, 317, 41, 56, 435, (57, 58, 59, 322, 101, 310, 311, 438, 321, 425)),
+    "aarch64": _Machine(0xC00000B7, 277, 198, 220, 435, (221, 281, 117, 270, 271, 438, 280, 425)),
+}
+
+Instruction = tuple[int, int, int, int]
+"""Code, steps when true, steps when false, number."""
+
+
+class _Filter(ctypes.Structure):
+    _fields_ = (("code", ctypes.c_uint16), ("jt", ctypes.c_uint8), ("jf", ctypes.c_uint8), ("k", ctypes.c_uint32))
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_uint16), ("filter", ctypes.POINTER(_Filter)))
+
+
+def filter_calls(*, local_sockets: bool) -> bool:
+    """Put the filter on all threads for good; False where there is none. Raises OSError.
+
+    `local_sockets`: GPU drivers talk to their services over AF_UNIX; every other family is denied in any case.
+    """
+    machine = _MACHINES.get(platform.machine()) if sys.platform == "linux" else None
+    if machine is None or sys.maxsize < 2**32:
+        return False
+    code = _program(machine, local_sockets=local_sockets)
+    instructions = (_Filter * len(code))(*(_Filter(*instruction) for instruction in code))
+    program = _Program(len(code), instructions)
+    libc = ctypes.CDLL(None, use_errno=True)
+    done = libc.syscall(machine.seccomp, _SET_MODE_FILTER, _ALL_THREADS, ctypes.byref(program))
+    if done == 0:
+        return True
+    failed = ctypes.get_errno()
+    if failed in (errno.ENOSYS, errno.EINVAL):
+        # The kernel was built without it.
+        return False
+    raise OSError(failed, "the system-call filter could not be set")
+
+
+def _program(machine: _Machine, *, local_sockets: bool) -> Sequence[Instruction]:
+    denied = (_RETURN, 0, 0, _ERROR | errno.EPERM)
+    allowed = (_RETURN, 0, 0, _ALLOW)
+    code: list[Instruction] = [
+        (_LOAD, 0, 0, _MACHINE_AT),
+        (_EQUAL, 1, 0, machine.audit),
+        denied,
+        (_LOAD, 0, 0, _NUMBER_AT),
+        (_AT_LEAST, 0, 1, _FOREIGN_CALLS),
+        denied,
+    ]
+    for number in machine.denied:
+        code += [(_EQUAL, 0, 1, number), denied]
+    # Its flags lie in memory, where a filter cannot look; the C library then takes clone instead.
+    code += [(_EQUAL, 0, 1, machine.clone3), (_RETURN, 0, 0, _ERROR | errno.ENOSYS)]
+    # A thread, but no process.
+    code += [
+        (_EQUAL, 0, 4, machine.clone),
+        (_LOAD, 0, 0, _FIRST_ARGUMENT_AT),
+        (_ANY_BIT, 0, 1, _CLONE_THREAD),
+        allowed,
+        denied,
+    ]
+    family = int(socket.AF_UNIX) if local_sockets else 0xFFFFFFFF
+    code += [(_EQUAL, 0, 4, machine.socket), (_LOAD, 0, 0, _FIRST_ARGUMENT_AT), (_EQUAL, 0, 1, family), allowed, denied]
+    return [*code, allowed]
