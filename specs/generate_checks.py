@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 
 from ryvion_protocol.checks import CHECK_NAMES, JobEvidence, check_finished_job, first_failure
 from ryvion_protocol.messages import AuditEnvelope, JobOffer, Receipt
 from ryvion_protocol.packet import pack
 from ryvion_protocol.receipt import ReceiptFields, fields_of, issue_receipt
-from specs.samples import EXECUTOR, NOW_MS, STRANGER, evidence_of, message_of, sample_job
+from specs.samples import CALL_ANSWER, EXECUTOR, NOW_MS, STRANGER, evidence_of, message_of, sample_job
 from specs.vector_form import JsonValue, Vector, main
 
 JOB = sample_job()
@@ -22,6 +23,8 @@ def vectors() -> Sequence[Vector]:
     failed = evidence_of(sample_job(reason="error", status="failed"))
     empty = evidence_of(sample_job(answer=(), completion_tokens=0))
     uncounted = replace(EVIDENCE, own_prompt_units=None, own_completion_units=None)
+    called = evidence_of(sample_job(answer=CALL_ANSWER, reason="tool_calls"))
+    uncounted_call = replace(called, own_prompt_units=None, own_completion_units=None)
     capped = evidence_of(sample_job(reason="length", completion_tokens=64))
     envelope = message_of(AuditEnvelope, JOB.envelope)
     late = EVIDENCE.ended_ms + 120_001
@@ -32,6 +35,22 @@ def vectors() -> Sequence[Vector]:
         _judged("checks-failed-job", ("R-04-17",), "An error: nothing is billed.", failed),
         _judged("checks-empty", ("R-04-17",), "No completion token: nothing is billed.", empty),
         _judged("checks-bounded", ("R-04-24",), "Without the tokenizer.", uncounted),
+        _judged("checks-calls", ("R-04-14", "R-04-16", "R-02-10"), "Thoughts and two calls.", called),
+        _judged("checks-calls-bounded", ("R-04-24",), "Without the tokenizer.", uncounted_call),
+        _judged(
+            "checks-calls-miscounted",
+            ("R-04-16",),
+            "Thoughts, names and arguments have one token less.",
+            replace(called, own_completion_units=10),
+            "units_counted",
+        ),
+        _judged(
+            "checks-calls-other-result",
+            ("R-04-14",),
+            "The receipt is over the bare text of an answer that has calls.",
+            replace(called, result_hash=sha256(b"").digest()),
+            "result_hash",
+        ),
         _judged(
             "checks-count-capped",
             ("R-04-22",),
@@ -126,6 +145,19 @@ def vectors() -> Sequence[Vector]:
             ("R-04-24",),
             "11 tokens in 10 bytes: a leading space is possible.",
             replace(uncounted, text_bytes=10),
+        ),
+        _judged(
+            "checks-texts-impossible",
+            ("R-04-24",),
+            "11 tokens in 5 texts of 5 bytes together.",
+            replace(uncounted_call, text_bytes=5, billable_texts=5),
+            "units_counted",
+        ),
+        _judged(
+            "checks-texts-bound-reached",
+            ("R-04-24",),
+            "11 tokens in 5 texts of 6 bytes together: each may have a leading space.",
+            replace(uncounted_call, text_bytes=6, billable_texts=5),
         ),
         _judged(
             "checks-too-early",

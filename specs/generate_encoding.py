@@ -17,7 +17,7 @@ DELTA = Delta(seq=3, choice=0, text="Grüße", tokens=(1, 200))
 
 def vectors() -> Sequence[Vector]:
     """All vectors of the family, in the order of the file."""
-    return [*_frames(), *_packets(), *_not_canonical(), *_kinds(), *_fields(), *_sizes()]
+    return [*_frames(), *_packets(), *_not_canonical(), *_kinds(), *_fields(), *_sizes(), _zigzag()]
 
 
 def _frames() -> list[Vector]:
@@ -232,6 +232,13 @@ def _sizes() -> list[Vector]:
             ["delta", "error"],
         ),
     ]
+
+
+def _zigzag() -> Vector:
+    numbers = (0, -1, 1, -2, 2, -250_000, 2_000_000, -100_000_000, 100_000_000)
+    given: dict[str, JsonValue] = {"numbers": list(numbers)}
+    gives: dict[str, JsonValue] = {"codes": [0, 1, 2, 3, 4, 499_999, 4_000_000, 199_999_999, 200_000_000]}
+    return Vector("zigzag", ("R-00-18",), "Signed numbers as unsigned ones.", "zigzag", b"", (), given, gives=gives)
 
 
 _EXPECT = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ryvion_protocol.codec import encode_body, pack_value
 from ryvion_protocol.messages import (
     Acceptance,
     Finished,
@@ -20,8 +19,8 @@ from ryvion_protocol.packet import Packet, pack
 from ryvion_protocol.schema import JobId
 from ryvion_protocol.signing import SigningIdentity
 from ryvion_protocol.transcript import Transcript
-from specs.samples import EXECUTOR, NOW_MS, REQUESTER, STRANGER, message_of, sample_job
-from specs.vector_form import JsonValue, Vector, main
+from specs.samples import CALL_ANSWER, EXECUTOR, NOW_MS, REQUESTER, STRANGER, message_of, sample_job
+from specs.vector_form import JsonValue, Vector, main, refused_alone
 
 JOB = sample_job()
 
@@ -103,7 +102,7 @@ def _alone() -> list[Vector]:
         message_of(JobOffer, JOB.job_offer),
         message_of(Acceptance, JOB.acceptance),
     )
-    job_request = message_of(JobRequest, JOB.job_request)
+    job_request, started = message_of(JobRequest, JOB.job_request), message_of(Started, JOB.started)
     pirate = replace(job_request, messages=(replace(job_request.messages[0], role="pirate"),))
     cases: tuple[tuple[str, str, str, Message, SigningIdentity | None, str], ...] = (
         ("request-nothing", "R-04-3", "No model.", replace(request, model=""), None, "quote_request_model"),
@@ -126,6 +125,24 @@ def _alone() -> list[Vector]:
         ("order-version", "R-04-7", "Version 2.", replace(order, version=2), REQUESTER, "version"),
         ("role-unknown", "R-04-10", "A role that does not exist.", pirate, None, "role"),
         ("finish-reason", "R-04-15", "An unknown reason.", Finished("bored", 1, 1), None, "finish_reason"),
+        (
+            "request-features",
+            "R-03-13",
+            "Features fall.",
+            replace(request, features=("top_k", "min_p")),
+            None,
+            "features",
+        ),
+        ("started-cached", "R-04-32", "24 of 23 tokens.", replace(started, cached_tokens=24), None, "cached_tokens"),
+        ("finished-reasoning", "R-04-33", "2 of 1 token.", Finished("stop", 1, 1, 2), None, "reasoning_tokens"),
+        (
+            "delta-logprobs",
+            "R-04-30",
+            "Two for three tokens.",
+            replace(CALL_ANSWER[0], tokens=(17, 99, 18)),
+            None,
+            "delta_logprobs",
+        ),
         (
             "accepted-with-reason",
             "R-04-20",
@@ -152,15 +169,7 @@ def _alone() -> list[Vector]:
         ("requester",),
         gives={"job_id": JOB.job_id},
     )
-    return [good, *(_refused_alone(*case) for case in cases)]
-
-
-def _refused_alone(
-    name: str, requirement: str, comment: str, message: Message, signer: SigningIdentity | None, code: str
-) -> Vector:
-    raw = _unchecked(message, signer)
-    given: dict[str, JsonValue] = {"allowed": [message.TYPE]}
-    return Vector(name, (requirement,), comment, "packet", raw, (), given, "payload-invalid", code)
+    return [good, *(refused_alone(*case) for case in cases)]
 
 
 # --- agreeing on a job --------------------------------------------------------------------------------------
@@ -406,13 +415,6 @@ def _costs() -> list[Vector]:
             -(-(2**33 - 2) * 2**52 // 10**6),
         ),
     ]
-
-
-def _unchecked(message: Message, signer: SigningIdentity | None) -> bytes:
-    """A packet that `pack` would refuse to make."""
-    body = encode_body(message)
-    signature = b"" if signer is None else signer.sign_typed(message.TYPE, body)
-    return pack_value((message.TYPE, body, signature))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ryvion_protocol.codec import encode_body, pack_value
 from ryvion_protocol.constants import MAX_CLOCK_SKEW_MS, MAX_OFFER_BYTES, MAX_PRICE
+from ryvion_protocol.features import FEATURES
 from ryvion_protocol.messages import Offer
 from ryvion_protocol.packet import pack
 from specs.samples import EXECUTOR, NOW_MS, OFFER, WITHDRAW
@@ -21,7 +22,12 @@ def vectors() -> Sequence[Vector]:
 def _packets() -> list[Vector]:
     offer, withdraw = pack(OFFER, EXECUTOR), pack(WITHDRAW, EXECUTOR)
     model = OFFER.models[0]
-    many = tuple(replace(model, name=f"model-{index:02}" + "x" * 86) for index in range(32))
+    many = tuple(replace(model, name=f"model-{index:02}" + "x" * 86, features=tuple(FEATURES)) for index in range(32))
+
+    def able(*features: str) -> Offer:
+        return replace(OFFER, models=(replace(model, features=features),))
+
+    unknown = pack(able("seeded", "telepathy"), EXECUTOR)
 
     def bad(
         name: str, requirement: str, comment: str, changed: Offer, code: str, layer: str = "payload-invalid"
@@ -60,7 +66,26 @@ def _packets() -> list[Vector]:
             "offer_slots",
         ),
         bad("offer-model-twice", "R-03-2", "One name twice.", replace(OFFER, models=(model, model)), "offer_models"),
-        bad("offer-too-large", "R-03-5", "32 long model names.", large, "frame_too_large", "framing-error"),
+        Vector(
+            "offer-unknown-feature",
+            ("R-03-14",),
+            "A feature of a later version.",
+            "packet",
+            unknown.raw,
+            ("executor",),
+            {"allowed": ["offer", "withdraw"]},
+            gives={"type": "offer", "hash": unknown.hash.hex(), "fields": plain(unknown.message)},
+        ),
+        bad("offer-features-unsorted", "R-03-13", "Features fall.", able("top_k", "seeded"), "features"),
+        bad("offer-feature-twice", "R-03-13", "One feature twice.", able("seeded", "seeded"), "features"),
+        bad(
+            "offer-too-large",
+            "R-03-5",
+            "32 long model names with all features.",
+            large,
+            "frame_too_large",
+            "framing-error",
+        ),
         Vector(
             "offer-price",
             ("R-00-9",),

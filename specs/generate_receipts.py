@@ -24,6 +24,10 @@ FOREIGN_SIGNATURE = bytes.fromhex(
 """By the executor's seed over job-0001, "Hello, world!", 42 units: made by another implementation."""
 
 
+Piece = tuple[int, str, str, str]
+Part = tuple[str, str, tuple[Piece, ...]]
+
+
 def vectors() -> Sequence[Vector]:
     """All vectors of the family, in the order of the file."""
     return [*_known_answers(), *_issuing(), *_files(), *_result_hashes(), *_envelopes()]
@@ -139,15 +143,59 @@ def _files() -> list[Vector]:
 
 
 def _result_hashes() -> list[Vector]:
-    def hashed(name: str, comment: str, *pieces: str) -> Vector:
-        text = "".join(pieces).encode()
-        gives: dict[str, JsonValue] = {"result_hash": hashlib.sha256(text).hexdigest(), "text_bytes": len(text)}
-        return Vector(name, ("R-02-9",), comment, "result-hash", text, given={"pieces": list(pieces)}, gives=gives)
+    def hashed(
+        name: str, requirement: str, comment: str, payload: bytes, texts: Sequence[str], *deltas: Part
+    ) -> Vector:
+        gives: dict[str, JsonValue] = {
+            "result_hash": hashlib.sha256(payload).hexdigest(),
+            "text_bytes": sum(len(text.encode()) for text in texts),
+            "billable_texts": list(texts),
+        }
+        given: dict[str, JsonValue] = {"deltas": list(deltas)}
+        return Vector(name, (requirement,), comment, "result-hash", payload, (), given, gives=gives)
 
+    def text(name: str, comment: str, *pieces: str) -> Vector:
+        whole = "".join(pieces)
+        return hashed(
+            name, "R-02-9", comment, whole.encode(), [whole] if whole else [], *((piece, "", ()) for piece in pieces)
+        )
+
+    def refused(name: str, comment: str, *pieces: Piece) -> Vector:
+        given: dict[str, JsonValue] = {"deltas": [("", "", pieces)]}
+        layer = "payload-invalid"
+        return Vector(name, ("R-04-31",), comment, "result-hash", b"", (), given, layer, "call_order")
+
+    first, more = (0, "c1", "add", '{"a":'), (0, "", "", "1}")
     return [
-        hashed("result-pieces", "Pieces are joined without anything between them.", "Hello", ", ", "world!"),
-        hashed("result-utf8", "UTF-8, not normalised.", "Gru\u0308ße"),
-        hashed("result-empty", "No text at all."),
+        text("result-pieces", "Pieces are joined without anything between them.", "Hello", ", ", "world!"),
+        text("result-utf8", "UTF-8, not normalised.", "Gru\u0308ße"),
+        text("result-empty", "No text at all."),
+        hashed(
+            "result-reasoning",
+            "R-02-13",
+            "Thoughts beside the text.",
+            b"\x93\xa24.\xaeTwo and two...\x90",
+            ["4.", "Two and two..."],
+            ("", "Two and ", ()),
+            ("", "two...", ()),
+            ("4.", "", ()),
+        ),
+        hashed(
+            "result-calls",
+            "R-02-13",
+            "Two calls, the first in two pieces, the second without arguments.",
+            b'\x93\xa0\xa0\x92\x93\xa2c1\xa3add\xa7{"a":1}\x93\xa2c2\xa4stop\xa0',
+            ["add", '{"a":1}', "stop"],
+            ("", "", (first,)),
+            ("", "", (more, (1, "c2", "stop", ""))),
+        ),
+        refused("call-headless", "A call's second piece without its first.", more),
+        refused("call-skipped", "Call 1 before call 0.", (1, "c2", "stop", "")),
+        refused("call-begun-twice", "A second first piece.", first, first),
+        refused("call-nameless", "A first piece without a name.", (0, "c1", "", "")),
+        refused("call-without-id", "A first piece without an id.", (0, "", "add", "")),
+        refused("call-renamed", "A second piece with a name.", first, (0, "", "add", "")),
+        refused("call-resumed", "Call 0 goes on after call 1 began.", first, (1, "c2", "stop", ""), more),
     ]
 
 

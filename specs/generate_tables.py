@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 
 from ryvion_protocol import constants, messages
 from ryvion_protocol.codec import pack_value
+from ryvion_protocol.features import FEATURES
 from ryvion_protocol.job import JOB_TABLE
 from ryvion_protocol.messages import Message
 from ryvion_protocol.packet import unpack
@@ -120,6 +121,11 @@ def _messages(arguments: list[str]) -> str:
         for cls in get_args(Message)
     ]
     return _table(("type", "message", "sent by", "signed by", "packet at most, bytes"), rows)
+
+
+def _features(arguments: list[str]) -> str:
+    rows = [(f"`{code}`", meaning) for code, meaning in FEATURES.items()]
+    return _table(("feature", "the engine"), rows)
 
 
 # --- the state table ----------------------------------------------------------------------------------------
@@ -250,6 +256,7 @@ def _array_head(length: int) -> bytes:
 KINDS: Final[dict[str, Callable[[list[str]], str]]] = {
     "fields": _fields,
     "messages": _messages,
+    "features": _features,
     "states": _states,
     "diagram": _diagram,
     "limits": _limits,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
@@ -9,7 +10,9 @@ from ryvion_protocol.checks import JobEvidence, billed_units
 from ryvion_protocol.job import job_id_of
 from ryvion_protocol.messages import (
     Acceptance,
+    Alternative,
     AuditEnvelope,
+    CallPiece,
     Cancel,
     ChatMessage,
     Delta,
@@ -18,14 +21,20 @@ from ryvion_protocol.messages import (
     Hardware,
     JobOffer,
     JobRequest,
+    LogitBias,
     ModelOffer,
     Offer,
+    OutputFormat,
     Quote,
     QuoteRequest,
     Receipt,
     Refusal,
     Sampling,
     Started,
+    TokenLogprob,
+    Tool,
+    ToolCall,
+    ToolUse,
     Withdraw,
 )
 from ryvion_protocol.packet import Packet, pack
@@ -33,6 +42,7 @@ from ryvion_protocol.receipt import ReceiptFields, issue_receipt
 from ryvion_protocol.schema import JobId
 from ryvion_protocol.signing import SigningIdentity
 from ryvion_protocol.transcript import ResultBuilder, Transcript
+from ryvion_protocol.zigzag import zigzag
 
 M = TypeVar("M")
 SEEDS: Final = {
@@ -74,6 +84,7 @@ OFFER: Final = Offer(
             slots_total=4,
             slots_free=3,
             millitokens_per_s=850_000,
+            features=("counted", "logprobs", "seeded", "top_k"),
         ),
     ),
     addresses=("/ip4/127.0.0.1/tcp/7987",),
@@ -100,6 +111,59 @@ JOB_REQUEST: Final = JobRequest(
     stop=(),
     chunk_hashes=(),
 )
+WEATHER: Final = Tool(
+    name="get_weather",
+    description="The weather at a place.",
+    parameters='{"type":"object","properties":{"city":{"type":"string"}},"required":["city"]}',
+)
+CALL_REQUEST: Final = JobRequest(
+    salt=bytes.fromhex("5b" * 16),
+    messages=(
+        ChatMessage(role="user", content="Weather in Paris?", name="Ada"),
+        ChatMessage(
+            role="assistant",
+            content="",
+            name="",
+            tool_calls=(ToolCall(id="call_a1", name="get_weather", arguments='{"city":"Paris"}'),),
+        ),
+        ChatMessage(role="tool", content="18 degrees, dry", name="", tool_call_id="call_a1"),
+        ChatMessage(role="user", content="And in Montreal?", name="Ada"),
+    ),
+    stop=("\n\n",),
+    chunk_hashes=(bytes.fromhex("c4" * 32),),
+    tools=ToolUse(tools=(WEATHER,), choice="named", name="get_weather", parallel=False),
+    output=OutputFormat(kind="json_schema", grammar='{"type":"object"}'),
+    logit_bias=(LogitBias(token=13, bias=zigzag(-100_000_000)), LogitBias(token=99, bias=zigzag(2_500_000))),
+    logprobs=True,
+    top_logprobs=2,
+)
+"""Uses every field."""
+CALL_SAMPLING: Final = Sampling(
+    temperature_millionths=800_000,
+    top_p_millionths=950_000,
+    seed=2**64 - 1,
+    top_k=40,
+    min_p_millionths=50_000,
+    presence_penalty=zigzag(500_000),
+    frequency_penalty=zigzag(-250_000),
+    repetition_penalty_millionths=1_100_000,
+)
+CALL_ANSWER: Final = (
+    Delta(
+        seq=0,
+        choice=0,
+        text="",
+        tokens=(17, 99),
+        reasoning="A place is named.",
+        logprobs=(
+            TokenLogprob(Alternative(b"A", 105_361), (Alternative(b"A", 105_361), Alternative(b"The", 2_302_585))),
+            TokenLogprob(Alternative(b" place", 0), ()),
+        ),
+    ),
+    Delta(0, 0, "", (18,), calls=(CallPiece(0, "call_b1", "get_weather", '{"city":"Mont'),)),
+    Delta(0, 0, "", (19,), calls=(CallPiece(0, "", "", 'real"}'), CallPiece(1, "call_b2", "get_weather", "{}"))),
+)
+"""Thoughts and two calls; `sample_job` numbers the deltas."""
 REFUSAL: Final = Refusal(code="busy", message="all 4 slots are taken", retry_after_ms=2000)
 CANCEL: Final = Cancel(reason="client_gone")
 ERROR: Final = Error(status=500, code="worker_crashed", message="the model's process died", retry_after_ms=0)
@@ -178,7 +242,7 @@ def order_for(quote: Packet, request: Packet) -> JobOffer:
 
 
 def sample_job(
-    answer: tuple[str, ...] = ANSWER,
+    answer: Sequence[str | Delta] = ANSWER,
     reason: str = "stop",
     status: str = "completed",
     completion_tokens: int = COMPLETION_TOKENS,
@@ -191,7 +255,10 @@ def sample_job(
     job_id = job_id_of(job_offer)
     started = pack(Started(job_id, PROMPT_TOKENS, OFFER.hardware, "CA", "Montreal", NOW_MS + 20))
     transcript, result = Transcript(job_id), ResultBuilder()
-    messages = [Delta(seq, 0, text, (17 + seq, 99)) for seq, text in enumerate(answer)]
+    messages = [
+        Delta(seq, 0, part, (17 + seq, 99)) if isinstance(part, str) else replace(part, seq=seq)
+        for seq, part in enumerate(answer)
+    ]
     deltas = tuple(map(pack, messages))
     for message, delta in zip(messages, deltas, strict=True):
         transcript.add(delta.raw)

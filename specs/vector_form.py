@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from ryvion_protocol.codec import encode_body, pack_value
+from ryvion_protocol.messages import Message
+from ryvion_protocol.signing import SigningIdentity
 from specs.samples import IDENTITIES, SEEDS
 
 FOLDER: Final = Path(__file__).parent / "vectors"
@@ -77,6 +80,22 @@ def main(spec: str, family: str, vectors: Callable[[], Sequence[Vector]]) -> Non
         path.write_text(text, encoding="utf-8")
     elif not path.exists() or path.read_text(encoding="utf-8") != text:
         sys.exit(f"{path} is out of date: run python -m specs.generate_{family}")
+
+
+def refused_alone(
+    name: str, requirement: str, comment: str, message: Message, signer: SigningIdentity | None, code: str
+) -> Vector:
+    """A packet that breaks a rule between its own fields."""
+    raw = unchecked(message, signer)
+    given: dict[str, JsonValue] = {"allowed": [message.TYPE]}
+    return Vector(name, (requirement,), comment, "packet", raw, (), given, "payload-invalid", code)
+
+
+def unchecked(message: Message, signer: SigningIdentity | None) -> bytes:
+    """A packet that `pack` would refuse to make."""
+    body = encode_body(message)
+    signature = b"" if signer is None else signer.sign_typed(message.TYPE, body)
+    return pack_value((message.TYPE, body, signature))
 
 
 def plain(value: object) -> JsonValue:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from ryvion_protocol.constants import MAX_CLOCK_SKEW_MS
 from ryvion_protocol.errors import PayloadInvalid, SignatureInvalid
+from ryvion_protocol.features import needed_features
 from ryvion_protocol.job import job_id_of
-from ryvion_protocol.messages import JobOffer, Quote, QuoteRequest, Started
+from ryvion_protocol.messages import JobOffer, JobRequest, Quote, QuoteRequest, Started
 from ryvion_protocol.money import cost_microcredits
 from ryvion_protocol.packet import Packet
 from ryvion_protocol.schema import NodeKey
@@ -51,6 +52,16 @@ def check_job_request(job_request: Packet, job_offer: Packet) -> None:
     """For the executor: is this the request that the JobOffer committed to? Raises PayloadInvalid."""
     committed = _order_of(job_offer).request_commitment == job_request.hash
     _require(committed, "request_commitment", "the order committed to another request")
+
+
+def check_features(job_request: Packet, job_offer: Packet, request: Packet) -> None:
+    """For the executor: were all features asked for that order and JobRequest need? Raises PayloadInvalid."""
+    content = job_request.message
+    if not isinstance(content, JobRequest):
+        raise TypeError("a JobRequest packet is wanted here")
+    asked = _request_of(request).features
+    missing = [code for code in needed_features(_order_of(job_offer).sampling, content) if code not in asked]
+    _require(not missing, "feature", f"the job needs {', '.join(missing)}, which the quote request did not name")
 
 
 def check_started(started: Started, job_offer: Packet, quote: Packet) -> None:

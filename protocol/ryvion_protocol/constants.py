@@ -8,10 +8,10 @@ NETWORK_ID: Final = "ryvion-main"
 """Names the market a node belongs to; a message for another network is refused."""
 
 PROTOCOL_VERSION: Final = 1
-MARKET_PROTOCOL: Final = "/ryvion/market/1.0.0"
+MARKET_PROTOCOL: Final = "/ryvion/market/1.1.0"
 """libp2p protocol id of the job stream (spec 04)."""
-OFFERS_PROTOCOL: Final = "/ryvion/offers/1.0.0"
-"""libp2p protocol id of book sync (spec 03)."""
+OFFERS_PROTOCOL: Final = "/ryvion/offers/1.1.0"
+"""libp2p protocol id of book sync, and the head of the gossip topic (spec 03)."""
 
 # Fixed by Ed25519 and SHA-256.
 SEED_BYTES: Final = 32
@@ -29,8 +29,8 @@ MAX_REQUEST_BYTES: Final = 256 * 1024
 """A JobRequest: a 128k-token prompt of English text is about 500 kB, one of 64k fits."""
 MAX_DELTA_BYTES: Final = 64 * 1024
 """One Delta: 120 ms of tokens at thousands of tokens/s stays far below."""
-MAX_OFFER_BYTES: Final = 4 * 1024
-"""An Offer is gossiped to everyone; 4 KiB hold about 30 models."""
+MAX_OFFER_BYTES: Final = 8 * 1024
+"""An Offer is gossiped to everyone; 8 KiB hold 32 models with names of usual length and all features."""
 
 # Counts inside messages.
 MAX_MODELS_PER_OFFER: Final = 32
@@ -52,7 +52,7 @@ MAX_LOGIT_BIAS: Final = 300
 """As many as the OpenAI API takes."""
 MAX_TOP_LOGPROBS: Final = 20
 MAX_SYNC_OFFERS: Final = 512
-"""Offers handed to a newcomer in one book sync: 2 MiB at most, and gossip brings the rest within 45 s."""
+"""Offers handed to a newcomer in one book sync: 4 MiB at most, and gossip brings the rest within 45 s."""
 MAX_NESTING: Final = 6
 """Arrays in arrays; the deepest message (Delta > logprobs > token > top > alternative) needs five."""
 

@@ -159,7 +159,7 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The executor does not want the job; `code` says why (busy, model_gone, price, credit, jurisdiction, limits)."""
+    """The executor does not want the job: busy, model_gone, price, credit, jurisdiction, limits or feature."""
 
     TYPE: ClassVar[str] = "refusal"
     MAX_BYTES: ClassVar[int] = limits.MAX_CONTROL_BYTES

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ryvion_protocol.constants import MAX_CLOCK_SKEW_MS
+from ryvion_protocol.constants import MAX_CLOCK_SKEW_MS, OFFERS_PROTOCOL
 from ryvion_protocol.errors import PayloadInvalid
 from ryvion_protocol.messages import Offer, Withdraw
 
 
 def offers_topic(network: str) -> str:
     """The gossip topic of a market's offers (spec 03, "Gossip")."""
-    return f"/ryvion/offers/1.0.0/{network}"
+    return f"{OFFERS_PROTOCOL}/{network}"
 
 
 def check_offer_times(offer: Offer, now_ms: int) -> None:

@@ -93,9 +93,14 @@ class ResultBuilder:
         )
 
     @property
+    def payload(self) -> bytes:
+        """What the result hash is over."""
+        return result_payload(self.content, self.reasoning, self.calls)
+
+    @property
     def digest(self) -> bytes:
         """The result hash so far; 32 bytes."""
-        return hashlib.sha256(result_payload(self.content, self.reasoning, self.calls)).digest()
+        return hashlib.sha256(self.payload).digest()
 
     def billable_texts(self) -> tuple[str, ...]:
         """The texts whose token counts are billed: content, reasoning, each call's name and arguments; no empty ones."""

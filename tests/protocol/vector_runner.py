@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from ryvion_protocol.agreement import check_job_offer, check_job_request, check_quote, check_started
+from ryvion_protocol.agreement import check_features, check_job_offer, check_job_request, check_quote, check_started
 from ryvion_protocol.checks import JobEvidence, check_finished_job, first_failure
 from ryvion_protocol.errors import PayloadInvalid
+from ryvion_protocol.features import needed_features
 from ryvion_protocol.framing import FrameDecoder
 from ryvion_protocol.job import JobMachine, job_id_of
 from ryvion_protocol.messages import (
     AuditEnvelope,
+    CallPiece,
     Delta,
     Finished,
     JobOffer,
@@ -34,6 +36,7 @@ from ryvion_protocol.receipt import ReceiptFields, fields_of, issue_receipt, rec
 from ryvion_protocol.schema import JobId, NodeKey
 from ryvion_protocol.signing import SigningIdentity, signing_input, verify_typed
 from ryvion_protocol.transcript import DeltaOrder, ResultBuilder, Transcript
+from ryvion_protocol.zigzag import unzigzag, zigzag
 from specs.vector_form import plain
 
 Json = dict[str, Any]
@@ -101,9 +104,20 @@ def _named(fields: ReceiptFields) -> Json:
 
 def _result_hash(data: bytes, given: Json) -> Json:
     builder = ResultBuilder()
-    for seq, piece in enumerate(given["pieces"]):
-        builder.add(Delta(seq, 0, piece, ()))
-    return {"result_hash": builder.digest.hex(), "text_bytes": builder.text_bytes}
+    for seq, (text, reasoning, calls) in enumerate(given["deltas"]):
+        builder.add(Delta(seq, 0, text, (), reasoning, tuple(CallPiece(*piece) for piece in calls)))
+    assert builder.payload == data
+    return {
+        "result_hash": builder.digest.hex(),
+        "text_bytes": builder.text_bytes,
+        "billable_texts": list(builder.billable_texts()),
+    }
+
+
+def _zigzag(data: bytes, given: Json) -> Json:
+    codes = [zigzag(number) for number in given["numbers"]]
+    assert [unzigzag(code) for code in codes] == given["numbers"]
+    return {"codes": codes}
 
 
 def _offer_times(data: bytes, given: Json) -> Json:
@@ -148,6 +162,14 @@ def _job_offer(data: bytes, given: Json) -> Json:
 def _job_request(data: bytes, given: Json) -> Json:
     check_job_request(unpack(data, (JobRequest,)), _given(given, "job_offer", JobOffer))
     return {}
+
+
+def _job_features(data: bytes, given: Json) -> Json:
+    request, offer = unpack(data, (JobRequest,)), _given(given, "job_offer", JobOffer)
+    check_features(request, offer, _given(given, "quote_request", QuoteRequest))
+    assert isinstance(request.message, JobRequest)
+    assert isinstance(offer.message, JobOffer)
+    return {"needed": list(needed_features(offer.message.sampling, request.message))}
 
 
 def _started(data: bytes, given: Json) -> Json:
@@ -219,6 +241,7 @@ def _key(text: str) -> NodeKey:
 
 
 OPERATIONS: dict[str, Callable[[bytes, Json], Json]] = {
+    "zigzag": _zigzag,
     "frames": _frames,
     "packet": _packet,
     "typed-signature": _typed_signature,
@@ -231,6 +254,7 @@ OPERATIONS: dict[str, Callable[[bytes, Json], Json]] = {
     "quote": _quote,
     "job-offer": _job_offer,
     "job-request": _job_request,
+    "job-features": _job_features,
     "started": _started,
     "delta-order": _delta_order,
     "transcript": _transcript,
