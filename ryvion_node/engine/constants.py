@@ -42,6 +42,20 @@ MIN_CHUNK_TOKENS: Final = 8
 CALIBRATION_S: Final = 0.8
 """Time for measuring step times at start, beyond the one pass of each kind that is always made."""
 
+MAX_POOLING: Final = 3
+"""llama.cpp's pooling types that give a vector: 1 mean, 2 first token, 3 last token; 4 ranks."""
+DEFAULT_EMBEDDING_CONTEXT_TOKENS: Final = 2048
+"""Of an embedding model when the manifest says nothing: a text is read in one step, and that step's buffers grow with
+the square of it."""
+EMBED_STEP_TEXTS: Final = 64
+"""Texts per step; each is a sequence, of which llama.cpp allows 256."""
+MAX_EMBED_TEXTS: Final = 2048
+"""Texts of one request, as in the OpenAI API."""
+MAX_EMBED_BYTES: Final = 8 * 1024 * 1024
+"""Of all texts of one request: half of what a frame to the worker may hold."""
+EMBED_LOT_TEXTS: Final = 256
+"""Texts that the worker gets at once, so that the answer fits a frame at 8,192 dimensions."""
+
 LOAD_STALL_S: Final = 180.0
 """A worker that reports no progress for so long while it loads is killed."""
 STEP_STALL_S: Final = 30.0
@@ -77,3 +91,18 @@ MAX_HEADER_LAYERS: Final = 1024
 """llama.cpp's own limit is 512."""
 MAX_HEADER_NUMBER: Final = 1 << 32
 """Of any width or count in the metadata; keeps the products of a forged header small."""
+
+MAX_GRAMMAR_BYTES: Final = 64 * 1024
+"""Of a schema, expression or grammar: real ones reach some 10 kB."""
+MAX_GRAMMAR_NESTING: Final = 64
+"""Brackets in brackets; the compiler has limits of its own, this keeps them from being reached by recursion."""
+MAX_SCHEMA_DEPTH: Final = 32
+"""Schemas in schemas; each takes two brackets."""
+MAX_GRAMMAR_SYMBOLS: Final = 200_000
+"""Of a compiled grammar: what 64 kB of text can hold is far below, what repetitions make of it may not be."""
+MAX_GRAMMAR_MESSAGE_CHARS: Final = 500
+"""Of the compiler's words, which quote the grammar."""
+GRAMMAR_THREADS: Final = 4
+"""That follow grammars beside the decode thread; they work for a millisecond per token, hostile ones for a second."""
+GRAMMAR_STACK_BYTES: Final = 128 * 1024 * 1024
+"""Of each of them, reserved rather than used: a chain of 8,300 rules, all that 64 kB hold, needs between 8 and 64 MB."""

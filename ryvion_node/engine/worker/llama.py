@@ -27,6 +27,7 @@ _logits_at: Final[Any] = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctyp
 )
 
 Logits = npt.NDArray[np.float32]
+Vector = npt.NDArray[np.float32]
 
 
 class LlamaError(Exception):
@@ -103,6 +104,11 @@ class Model:
         return template.decode("utf-8", "replace") if template else None
 
     @property
+    def dimensions(self) -> int:
+        """Numbers of a vector that comes out."""
+        return int(_lib.llama_model_n_embd_out(self.handle))
+
+    @property
     def generates(self) -> bool:
         """Has a decoder that continues text."""
         return bool(_lib.llama_model_has_decoder(self.handle)) and not _lib.llama_model_has_encoder(self.handle)
@@ -128,6 +134,16 @@ class Vocabulary:
         size = len(data) + 8
         buffer = (ctypes.c_int32 * size)()
         count = _lib.llama_tokenize(self._handle, data, len(data), buffer, size, False, special)
+        if count < 0:
+            raise LlamaError("text cannot be tokenised")
+        return buffer[:count]
+
+    def tokenise_alone(self, text: str) -> list[int]:
+        """Tokens of a text that is the whole input, with those that the model wants around it (BOS, CLS, SEP)."""
+        data = text.encode("utf-8", "replace")
+        size = len(data) + 8
+        buffer = (ctypes.c_int32 * size)()
+        count = _lib.llama_tokenize(self._handle, data, len(data), buffer, size, True, False)
         if count < 0:
             raise LlamaError("text cannot be tokenised")
         return buffer[:count]
@@ -177,10 +193,21 @@ class Context:
     """The key-value cache and one batch. Rows are put in, `decode` runs them, logits come out by row."""
 
     def __init__(
-        self, model: Model, *, context_tokens: int, slots: int, batch_tokens: int, threads: int, log: Log
+        self,
+        model: Model,
+        *,
+        context_tokens: int,
+        slots: int,
+        batch_tokens: int,
+        threads: int,
+        log: Log,
+        pooled: bool = False,
     ) -> None:
+        """With `pooled` for vectors of whole texts: `encode` and `vector` instead of `decode` and `logits`."""
         params = _lib.llama_context_default_params()
-        params.n_ctx = context_tokens * slots
+        # Every text is read in one step and then forgotten: there need be no more cells than a step has rows.
+        params.n_ctx = batch_tokens if pooled else context_tokens * slots
+        params.embeddings = pooled
         params.n_batch = params.n_ubatch = batch_tokens
         params.n_seq_max = slots
         params.n_threads = params.n_threads_batch = threads
@@ -192,7 +219,7 @@ class Context:
         if not self._handle:
             raise LlamaError(log.reason())
         self._memory = _lib.llama_get_memory(self._handle)
-        self._row_type: Any = ctypes.c_float * model.vocabulary.size
+        self._row_type: Any = ctypes.c_float * (model.dimensions if pooled else model.vocabulary.size)
         self.batch_tokens = batch_tokens
         self._tokens = np.zeros(batch_tokens, np.int32)
         self._positions = np.zeros(batch_tokens, np.int32)
@@ -235,6 +262,24 @@ class Context:
         code = _lib.llama_decode(self._handle, self._batch)
         if code != 0:
             raise LlamaError(f"llama_decode returned {code}")
+
+    def encode(self) -> None:
+        """Run the whole texts put in, each a sequence. Raises LlamaError."""
+        self._batch.n_tokens, self._rows = self._rows, 0
+        if self._memory:
+            _lib.llama_memory_clear(self._memory, False)
+            code = _lib.llama_decode(self._handle, self._batch)
+        else:
+            code = _lib.llama_encode(self._handle, self._batch)
+        if code != 0:
+            raise LlamaError(f"llama.cpp could not read the texts ({code})")
+
+    def vector(self, sequence: int) -> Vector:
+        """The pooled output of a sequence: a view, valid until the next `encode`."""
+        found = _lib.llama_get_embeddings_seq(self._handle, sequence)
+        if not found:
+            raise LlamaError(f"no vector of sequence {sequence}")
+        return np.frombuffer(self._row_type.from_address(ctypes.addressof(found.contents)), np.float32)
 
     def logits(self, row: int) -> Logits:
         """A view, valid until the next decode."""

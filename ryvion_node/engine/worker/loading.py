@@ -14,6 +14,7 @@ from ryvion_node.engine.memory import address_space_bytes, context_of, estimate
 from ryvion_node.engine.wire import Ready, Start
 from ryvion_node.engine.worker.calibrate import Measured, measure
 from ryvion_node.engine.worker.devices import has_gpu
+from ryvion_node.engine.worker.embedder import measure_reading
 from ryvion_node.engine.worker.isolation import limit_memory
 from ryvion_node.engine.worker.llama import Context, LlamaError, Log, Model, check_layout
 from ryvion_node.engine.worker.pipes import Pipes
@@ -31,6 +32,9 @@ class Loaded:
     prompts: Prompts
     context: Context | None = None
     measured: Measured | None = None
+    """Of a chat model."""
+    seconds_per_token: float = 0.0
+    """Of an embedding model."""
 
 
 def files_of(start: Start) -> tuple[Path, ...]:
@@ -57,10 +61,12 @@ def load(start: Start, pipes: Pipes) -> Loaded:
         model = _open(path, start, pipes, log)
         log.deafen()
         return Loaded(Ready(b"", (), header.quantisation, "chat", 0, 0, 0, 0, ()), model, Prompts(model))
-    if header.pooling:
-        raise LlamaError(f"{path}: an embedding model; only chat models can be served")
+    if header.pooling > limits.MAX_POOLING:
+        raise LlamaError(f"{path}: a model that ranks texts; chat and embedding models can be served")
     digest, state = _identify(path, start, pipes)
     model = _open(path, start, pipes, log)
+    if header.pooling:
+        return _embedding(path, start, pipes, log, model, _Identity(digest, state, header.quantisation))
     if not model.generates:
         raise LlamaError(f"{path}: no chat model (it does not continue text)")
     prompts = Prompts(model, _template(start))
@@ -75,6 +81,46 @@ def load(start: Start, pipes: Pipes) -> Loaded:
     log.deafen()
     ready = _ready(digest, state, header.quantisation, context_tokens, measured)
     return Loaded(ready, model, prompts, context, measured)
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    digest: bytes
+    state: FileState
+    quantisation: str
+
+
+def _embedding(path: Path, start: Start, pipes: Pipes, log: Log, model: Model, identity: _Identity) -> Loaded:
+    """As `load`, for a model that makes vectors of whole texts."""
+    default = limits.DEFAULT_EMBEDDING_CONTEXT_TOKENS
+    context_tokens = _context_tokens(path, start, model, default)
+    try:
+        context = Context(
+            model,
+            context_tokens=context_tokens,
+            slots=limits.EMBED_STEP_TEXTS,
+            # A text must fit one step; where texts are short, a step holds several.
+            batch_tokens=max(context_tokens, limits.CPU_BATCH_TOKENS),
+            threads=start.threads or compute_threads(),
+            log=log,
+            pooled=True,
+        )
+        seconds_per_token = measure_reading(context, pipes.progress)
+    except LlamaError as exc:
+        raise LlamaError(f"{path}: {exc}") from exc
+    log.deafen()
+    ready = Ready(
+        digest=identity.digest,
+        file_state=(identity.state.size_bytes, identity.state.mtime_ns, identity.state.inode),
+        quantisation=identity.quantisation,
+        kind="embedding",
+        dimensions=model.dimensions,
+        context_tokens=context_tokens,
+        millitokens_per_s=0,
+        prompt_millitokens_per_s=int(1000 / seconds_per_token),
+        step_us=(),
+    )
+    return Loaded(ready, model, Prompts(model), context, seconds_per_token=seconds_per_token)
 
 
 def _limit_memory(shape: ModelShape, start: Start) -> None:
@@ -131,9 +177,9 @@ def _open(path: Path, start: Start, pipes: Pipes, log: Log) -> Model:
         raise LlamaError(f"{path}: llama.cpp cannot load it ({exc}): fetch the file again") from exc
 
 
-def _context_tokens(path: Path, start: Start, model: Model) -> int:
+def _context_tokens(path: Path, start: Start, model: Model, default: int = limits.DEFAULT_CONTEXT_TOKENS) -> int:
     trained = model.trained_context_tokens
-    wanted = start.context_tokens or min(trained, limits.DEFAULT_CONTEXT_TOKENS)
+    wanted = start.context_tokens or min(trained, default)
     if not 2 <= wanted <= trained:
         raise LlamaError(f"{path}: a context of {wanted} tokens is configured, the model was trained with {trained}")
     return wanted

@@ -33,6 +33,7 @@ from ryvion_node.engine.wire import (
 from ryvion_node.engine.worker.choosing import Chooser, RulesRefused, rules_of
 from ryvion_node.engine.worker.decoder import Decoder, EndReason, Job
 from ryvion_node.engine.worker.devices import has_gpu
+from ryvion_node.engine.worker.embedder import Embedder, embed_job
 from ryvion_node.engine.worker.emit import TextHold
 from ryvion_node.engine.worker.isolation import confine, die
 from ryvion_node.engine.worker.llama import LlamaError, Vocabulary
@@ -80,12 +81,12 @@ class _Server:
     def __init__(self, pipes: Pipes) -> None:
         self._pipes = pipes
         self._inbox: queue.SimpleQueue[Message | Ended] = queue.SimpleQueue()
-        self._decoder: Decoder | None = None
+        self._decoder: Decoder | Embedder | None = None
         self._prompts: Prompts
         self._vocabulary: Vocabulary
         self._context_tokens = 0
 
-    def open(self, loaded: Loaded, start: Start) -> Decoder | None:
+    def open(self, loaded: Loaded, start: Start) -> Decoder | Embedder | None:
         """Take over what was loaded; None when there is only a vocabulary."""
         self._prompts = loaded.prompts
         self._vocabulary = loaded.model.vocabulary
@@ -100,6 +101,8 @@ class _Server:
                 send=self._pipes.send,
                 on_end=lambda job, reason: self._inbox.put((job, reason)),
             )
+        elif loaded.context is not None:
+            self._decoder = Embedder(loaded.context, seconds_per_token=loaded.seconds_per_token, send=self._pipes.send)
         return self._decoder
 
     def read_commands(self) -> None:
@@ -129,7 +132,9 @@ class _Server:
                         self._refuse(number, "template_failed", str(exc))
                 case CountTexts(job=number, texts=texts):
                     self._pipes.send([Counted(number, sum(map(self._prompts.count_text, texts)))])
-                case Score(job=number) | Embed(job=number):
+                case Embed() as embed:
+                    self._embed(embed)
+                case Score(job=number):
                     self._refuse(number, "unsupported", "this model does not do that")
                 case Ping(number=number) as ping:
                     if self._decoder is None:
@@ -146,8 +151,20 @@ class _Server:
                 case other:
                     raise WireError(f"{type(other).__name__} is not for a worker")
 
+    def _embed(self, request: Embed) -> None:
+        if not isinstance(self._decoder, Embedder):
+            self._refuse(request.job, "unsupported", "this model chats and makes no vectors of texts")
+            return
+        job = embed_job(request, self._vocabulary, self._context_tokens)
+        if isinstance(job, JobFailed):
+            self._pipes.send([job])
+        else:
+            self._decoder.post(job)
+
     def _prepare(self, request: Generate) -> None:
-        assert self._decoder is not None
+        if not isinstance(self._decoder, Decoder):
+            self._refuse(request.job, "unsupported", "this model makes vectors of texts and does not chat")
+            return
         try:
             prepared = self._prompts.prepare(request.turns, request.tools, request.output)
         except TemplateRefused as exc:
