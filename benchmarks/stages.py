@@ -29,7 +29,7 @@ from ryvion_node.market.attempt import Attempt
 from ryvion_node.market.bidding import Bidding
 from ryvion_node.market.buyer import Buyer
 from ryvion_node.market.floor import TradingFloor
-from ryvion_node.market.interface import ChatOrder, Text
+from ryvion_node.market.interface import ChatOrder, Piece
 from ryvion_node.paths import make_private_folder, resolve_paths
 from ryvion_protocol.messages import ChatMessage
 
@@ -113,7 +113,7 @@ async def _order(buyer: Buyer, seed: int, times: Times) -> None:
     began, first = time.perf_counter(), 0.0
     async with buyer.buy(order) as job:
         async for event in job.events():
-            if isinstance(event, Text) and not first:
+            if isinstance(event, Piece) and not first:
                 first = time.perf_counter()
     times["first_token"].append((first - began) * 1000)
 

@@ -6,25 +6,31 @@ A token is a word with the white space before it, so counts can be read off a te
 from __future__ import annotations
 
 import re
+import typing
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import trio
 
 from ryvion_node.engine.interface import (
     NO_TOOLS,
+    Alternative,
+    CallPiece,
     Embeddings,
     Ended,
     EngineError,
     EngineModel,
+    Feature,
     GenerationEvent,
     GenerationRequest,
     Piece,
     PromptRead,
     ScoringRequest,
+    TokenLogprob,
     TokenScore,
+    ToolCall,
     ToolUse,
     Turn,
 )
@@ -34,10 +40,15 @@ _WORD = re.compile(r"\s*\S+|\s+\Z")
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What the fake does with one job: waits, speaks word by word, then ends or fails."""
+    """What the fake does with one job: waits, thinks, speaks and calls word by word, then ends or fails."""
 
-    answer: str
+    answer: str = ""
     reason: Literal["stop", "length"] = "stop"
+    """Without calls; with calls it is tool_calls."""
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    cached_tokens: int = 0
+    """Said of the prompt."""
     prompt_s: float = 0.0
     """Time between PromptRead and the first word's own wait."""
     token_s: float = 0.0
@@ -78,7 +89,7 @@ class FakeEngine:
     @asynccontextmanager
     async def generate(self, request: GenerationRequest) -> AsyncIterator[AsyncIterator[GenerationEvent]]:
         model = self._model(request.model)
-        prompt_tokens = count_turns(request.turns)
+        prompt_tokens = count_turns(request.turns, request.tools)
         if prompt_tokens + 1 > model.context_tokens:
             raise EngineError(
                 "context_overflow", f"prompt of {prompt_tokens} tokens, context of {model.context_tokens}"
@@ -88,7 +99,7 @@ class FakeEngine:
         # A fresh token per job: the same task may run several jobs.
         borrower = object()
         await self._slots[request.model].acquire_on_behalf_of(borrower)
-        events = run.events(self._script(request), request.max_tokens, prompt_tokens)
+        events = run.events(self._script(request), request, prompt_tokens)
         try:
             yield events
         finally:
@@ -99,7 +110,7 @@ class FakeEngine:
     async def count_prompt(self, model: str, turns: Sequence[Turn], tools: ToolUse = NO_TOOLS) -> int:
         self._model(model)
         await trio.lowlevel.checkpoint()
-        return count_turns(turns)
+        return count_turns(turns, tools)
 
     async def count_texts(self, model: str, texts: Sequence[str]) -> int:
         self._model(model)
@@ -135,7 +146,7 @@ class FakeCounter:
     async def count_prompt(self, digest: bytes, turns: Sequence[Turn], tools: ToolUse = NO_TOOLS) -> int:
         self._check(digest)
         await trio.lowlevel.checkpoint()
-        return count_turns(turns) + self._extra
+        return count_turns(turns, tools) + self._extra
 
     async def count_texts(self, digest: bytes, texts: Sequence[str]) -> int:
         self._check(digest)
@@ -157,9 +168,12 @@ def count_words(text: str) -> int:
     return len(words(text))
 
 
-def count_turns(turns: Sequence[Turn]) -> int:
-    """One token to begin, one per turn for its role, and the words."""
-    return 1 + sum(1 + count_words(turn.content) for turn in turns)
+def count_turns(turns: Sequence[Turn], tools: ToolUse = NO_TOOLS) -> int:
+    """One token to begin, one per turn for its role, one per tool or call, and the words."""
+    count = 1 + sum(1 + count_words(turn.content) for turn in turns)
+    for call in (call for turn in turns for call in turn.tool_calls):
+        count += 1 + count_words(f"{call.name} {call.arguments}")
+    return count + sum(1 + count_words(f"{tool.name} {tool.description} {tool.parameters}") for tool in tools.tools)
 
 
 def fake_model(name: str = "fake", **changes: object) -> EngineModel:
@@ -173,6 +187,7 @@ def fake_model(name: str = "fake", **changes: object) -> EngineModel:
         "slots": 4,
         "millitokens_per_s": 50_000,
         "prompt_millitokens_per_s": 500_000,
+        "features": typing.get_args(Feature),
     }
     return EngineModel(**{**fields, **changes})  # type: ignore[arg-type]
 
@@ -182,19 +197,49 @@ class _Run:
         self.over = False
 
     async def events(
-        self, script: Script, max_tokens: int, prompt_tokens: int
+        self, script: Script, request: GenerationRequest, prompt_tokens: int
     ) -> AsyncGenerator[GenerationEvent, None]:
-        yield PromptRead(prompt_tokens)
+        yield PromptRead(prompt_tokens, script.cached_tokens)
         await trio.sleep(script.prompt_s)
-        spoken = words(script.answer)
-        for number, word in enumerate(spoken[:max_tokens]):
+        pieces = _pieces(script, request.logprobs)
+        for piece in pieces[: request.max_tokens]:
             await trio.sleep(script.token_s)
-            yield Piece(text=word, tokens=(number,))
+            yield piece
         if script.hangs:
             await trio.sleep_forever()
         if script.error is not None:
             self.over = True
             raise script.error
-        cut = len(spoken) > max_tokens
         self.over = True
-        yield Ended(reason="length" if cut else script.reason, completion_tokens=min(len(spoken), max_tokens))
+        yield Ended(
+            reason=_reason(script, cut=len(pieces) > request.max_tokens),
+            completion_tokens=min(len(pieces), request.max_tokens),
+            reasoning_tokens=min(count_words(script.reasoning), request.max_tokens),
+        )
+
+
+def _reason(script: Script, *, cut: bool) -> Literal["stop", "length", "tool_calls"]:
+    if cut:
+        return "length"
+    return "tool_calls" if script.calls else script.reason
+
+
+def _pieces(script: Script, alternatives: int | None) -> list[Piece]:
+    """One piece per token: thoughts, the answer, then each call's name and arguments."""
+    pieces = [Piece("", reasoning=word) for word in words(script.reasoning)]
+    pieces += [Piece(word) for word in words(script.answer)]
+    for index, call in enumerate(script.calls):
+        pieces.append(Piece("", calls=(CallPiece(index, call.id, call.name, ""),)))
+        pieces += [Piece("", calls=(CallPiece(index, "", "", word),)) for word in words(call.arguments)]
+    return [
+        replace(piece, tokens=(number,), logprobs=_logprobs(piece, alternatives)) for number, piece in enumerate(pieces)
+    ]
+
+
+def _logprobs(piece: Piece, alternatives: int | None) -> tuple[TokenLogprob, ...]:
+    """Made up: the token itself is likeliest, each further alternative less so."""
+    if alternatives is None:
+        return ()
+    token = (piece.reasoning + piece.text + "".join(call.name + call.arguments for call in piece.calls)).encode()
+    top = (Alternative(token, -0.5), *(Alternative(b"%d" % rank, -0.5 - rank) for rank in range(1, alternatives)))
+    return (TokenLogprob(top[0], top[:alternatives]),)

@@ -20,7 +20,7 @@ from ryvion_node.executor.constants import (
 from ryvion_node.log import log_event
 from ryvion_protocol.constants import MAX_ADDRESSES_PER_OFFER, MAX_MODELS_PER_OFFER, OFFER_LIFETIME_MS
 from ryvion_protocol.errors import FramingError
-from ryvion_protocol.messages import Hardware, ModelOffer, Offer, Withdraw
+from ryvion_protocol.messages import CHAT, Hardware, ModelOffer, Offer, Withdraw
 from ryvion_protocol.packet import Packet, pack
 from ryvion_protocol.schema import NodeKey
 from ryvion_protocol.signing import SigningIdentity
@@ -50,9 +50,10 @@ def draw_up_offer(
     now_ms: int,
 ) -> Packet | None:
     """The signed Offer as of now, or None with nothing to sell. Its seq is the time, so that it rises across restarts."""
-    for count in range(min(len(models), MAX_MODELS_PER_OFFER), 0, -1):
+    sold = [model for model in models if model.kind == CHAT]  # the job stream has no other kind yet
+    for count in range(min(len(sold), MAX_MODELS_PER_OFFER), 0, -1):
         try:
-            return pack(_offer(advert, identity.public_key, models[:count], free, addresses, now_ms), identity)
+            return pack(_offer(advert, identity.public_key, sold[:count], free, addresses, now_ms), identity)
         except FramingError:  # long names: the models that fit are offered
             continue
     return None
@@ -88,6 +89,7 @@ def _offer(
                 slots_total=model.slots,
                 slots_free=free(model.name),
                 millitokens_per_s=model.millitokens_per_s,
+                features=tuple(sorted(model.features)),
             )
             for model in models
         ),
@@ -135,7 +137,7 @@ class Announcer:
             await trio.sleep(1)
 
     def _changed(self) -> bool:
-        """Would a buyer decide otherwise? Models came or went, or a model became full or free again."""
+        """Would a buyer decide otherwise? Models came or went, can do something else, or became full or free again."""
         packet = self._draw_up(self._clock_ms())
         return _essence(packet) != _essence_of(self._announced)
 
@@ -158,9 +160,13 @@ class Announcer:
         await self._publish(pack(withdraw, self._identity))
 
 
-def _essence(packet: Packet | None) -> frozenset[tuple[str, bytes, bool]]:
+_Essence = frozenset[tuple[str, bytes, bool, tuple[str, ...]]]
+
+
+def _essence(packet: Packet | None) -> _Essence:
     return _essence_of(packet.message if packet is not None and isinstance(packet.message, Offer) else None)
 
 
-def _essence_of(offer: Offer | None) -> frozenset[tuple[str, bytes, bool]]:
-    return frozenset((m.name, m.digest, m.slots_free > 0) for m in offer.models) if offer else frozenset()
+def _essence_of(offer: Offer | None) -> _Essence:
+    models = offer.models if offer else ()
+    return frozenset((model.name, model.digest, model.slots_free > 0, model.features) for model in models)

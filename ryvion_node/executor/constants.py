@@ -28,7 +28,9 @@ FRAME_MAX_S: Final = 0.120
 """Tokens are sent at ticks that are base + per_job * running jobs apart, at most max: 30 ms for one job, 100 for eight.
 A frame costs both nodes about 0.1 ms of CPU and a wake-up, which is what a machine that also computes feels most."""
 MAX_FRAME_TEXT_BYTES: Final = 32 * 1024
-"""A frame is sent early at this size."""
+"""Of text, reasoning and tool calls together in one frame."""
+MAX_FRAME_LOGPROB_BYTES: Final = 28 * 1024
+"""Of tokens and log-probabilities: both parts fit a Delta of 64 KiB, and one token with 20 alternatives needs 6 KiB."""
 
 PAUSED_RETRY_MS: Final = 60_000
 """When to ask a paused executor again: owners pause for minutes, not seconds."""

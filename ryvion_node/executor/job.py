@@ -7,9 +7,10 @@ from typing import Literal
 
 import trio
 
-from ryvion_node.engine.interface import Ended, EngineError, GenerationRequest, Piece, PromptRead, Sampling, Turn
+from ryvion_node.engine.interface import Ended, EngineError, Piece, PromptRead
 from ryvion_node.executor.coalesce import DeltaBuffer, next_frame_at
 from ryvion_node.executor.constants import ACCEPTANCE_TIMEOUT_S
+from ryvion_node.executor.request import generation_request
 from ryvion_node.executor.workshop import SoldTerms, Workshop
 from ryvion_node.ledger.errors import LedgerError
 from ryvion_node.ledger.records import JobBegun, SoldResult
@@ -34,6 +35,8 @@ from ryvion_protocol.transcript import ResultBuilder, Transcript
 log = logging.getLogger("ryvion.executor.job")
 
 Status = Literal["completed", "cancelled", "failed"]
+
+_FAULTS_OF_THE_REQUEST = ("context_overflow", "template_failed", "grammar_invalid", "unsupported")
 
 
 class SoldJob:
@@ -108,36 +111,23 @@ class SoldJob:
             self._recorded.set()
 
     async def _follow_engine(self, nursery: trio.Nursery) -> None:
-        async with self._turn, self._shop.engine.generate(self._generation_request()) as events:
+        wanted = generation_request(self._terms.offer, self._terms.request)
+        async with self._turn, self._shop.engine.generate(wanted) as events:
             async for event in events:
                 match event:
-                    case PromptRead(prompt_tokens):
+                    case PromptRead(prompt_tokens, cached_tokens):
                         self._prompt_tokens = prompt_tokens
-                        await self._announce()
+                        await self._announce(cached_tokens)
                         nursery.start_soon(self._send_deltas)
-                    case Piece(text, tokens):
-                        self._buffer.add(text, tokens)
+                    case Piece():
+                        self._buffer.add(event)
                         self._wake.set()
                     case Ended():
                         self._ended = event
                         self._generated.set()
                         self._wake.set()
 
-    def _generation_request(self) -> GenerationRequest:
-        offer, request = self._terms.offer, self._terms.request
-        return GenerationRequest(
-            model=offer.model,
-            turns=tuple(Turn(m.role, m.content, m.name) for m in request.messages),
-            max_tokens=offer.max_completion_tokens,
-            sampling=Sampling(
-                temperature=offer.sampling.temperature_millionths / 1_000_000,
-                top_p=offer.sampling.top_p_millionths / 1_000_000,
-                seed=offer.sampling.seed,
-            ),
-            stop=request.stop,
-        )
-
-    async def _announce(self) -> None:
+    async def _announce(self, cached_tokens: int) -> None:
         limit = self._terms.offer.max_prompt_tokens
         if self._prompt_tokens > limit:
             message = f"the prompt has {self._prompt_tokens} tokens, the order allows {limit}"
@@ -149,6 +139,7 @@ class SoldJob:
             jurisdiction=self._terms.quote.jurisdiction,
             location=self._shop.location,
             started_ms=self._started_ms,
+            cached_tokens=min(cached_tokens, self._prompt_tokens),
         )
         await self._send(pack(started))
 
@@ -214,7 +205,8 @@ class SoldJob:
         completion = await self._completion_units()
         units = metering_units(self._prompt_tokens, completion)
         prompt = self._prompt_tokens
-        finished = pack(Finished(self._finish_reason(), prompt, completion))
+        reasoning = min(await self._reasoning_units(), completion)
+        finished = pack(Finished(self._finish_reason(), prompt, completion, reasoning))
         fields = ReceiptFields(self._terms.job_id, self._shop.identity.public_key, self._result.digest, units)
         receipt = pack(issue_receipt(fields, self._shop.identity))
         quote = self._terms.quote
@@ -256,10 +248,19 @@ class SoldJob:
             count = 0
         return min(count, self._terms.offer.max_completion_tokens)
 
+    async def _reasoning_units(self) -> int:
+        if self._delivered is not None:
+            return self._delivered.reasoning_tokens
+        thoughts = self._result.reasoning
+        return await self._shop.engine.count_texts(self._terms.offer.model, [thoughts]) if thoughts else 0
+
     def _finish_reason(self) -> str:
         if self._status == "cancelled":
             return "cancelled"
-        return "length" if self._delivered is None else self._delivered.reason  # no end: the order's time was up
+        if self._delivered is None:
+            return "length"  # the order's time was up
+        # An engine that was forced to call a tool may say that it simply stopped.
+        return "tool_calls" if self._delivered.reason == "stop" and self._result.calls else self._delivered.reason
 
     def _envelope(self, receipt_digest: bytes, prompt: int, completion: int, previous: bytes) -> Packet:
         offer = self._terms.offer
@@ -314,7 +315,7 @@ class SoldJob:
         """An error bills nothing and gets no receipt (spec 04, billing)."""
         log_event(log, "job_failed", job=self._terms.job_id, code=failure.code)
         await self._shop.ledger.fail_job(self._terms.job_id, "sold", failure.code, str(failure))
-        status = 400 if failure.code in ("context_overflow", "template_failed") else 500
+        status = 400 if failure.code in _FAULTS_OF_THE_REQUEST else 500
         try:
             await self._channel.send(pack(Error(status, failure.code, as_note(str(failure)), 0)))
         except (StreamBroken, ProtocolError):

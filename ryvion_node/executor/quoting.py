@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from ryvion_node.engine.interface import EngineModel
 from ryvion_node.executor.constants import TYPICAL_JOB_TOKENS
 from ryvion_protocol.constants import QUOTE_LIFETIME_MS
-from ryvion_protocol.messages import Quote, QuoteRequest, Refusal
+from ryvion_protocol.messages import CHAT, Quote, QuoteRequest, Refusal
 from ryvion_protocol.money import cost_microcredits
-from ryvion_protocol.schema import NodeKey
+from ryvion_protocol.schema import NodeKey, as_note
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,13 @@ class Shop:
 
 
 def fitting_model(shop: Shop, request: QuoteRequest) -> EngineModel | None:
-    """The model asked for by name, digest or both."""
+    """The model asked for by name, digest or both; only chat models are sold."""
     for model in shop.models:
         named = request.model in ("", model.name)
         if (
             named
             and request.digest in (b"", model.digest)
-            and model.kind == request.kind
+            and model.kind == request.kind == CHAT
             and (request.model or request.digest)
         ):
             return model
@@ -44,6 +44,9 @@ def refusal_of(shop: Shop, request: QuoteRequest, model: EngineModel | None) -> 
         return Refusal("limits", f"this node belongs to the network '{shop.network}'", 0)
     if model is None:
         return Refusal("model_gone", "this node does not serve that model", 0)
+    lacking = sorted(set(request.features).difference(model.features))
+    if lacking:
+        return Refusal("feature", as_note(f"this model lacks: {', '.join(lacking)}"), 0)
     if request.jurisdictions and shop.jurisdiction not in request.jurisdictions:
         return Refusal("jurisdiction", f"this node is in {shop.jurisdiction}", 0)
     if request.prompt_tokens_max + 1 > model.context_tokens:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import trio
 
 from ryvion_node.engine.interface import EngineError, TokenCounter
 from ryvion_node.ledger.interface import Ledger
 from ryvion_node.ledger.records import Evidence, EvidenceKind, JobBegun, Settlement
+from ryvion_node.market.answer import AnswerRules
 from ryvion_node.market.bidding import LiveBid
 from ryvion_node.market.constants import (
     JOB_GRACE_S,
@@ -20,7 +21,7 @@ from ryvion_node.market.constants import (
     STARTED_TIMEOUT_S,
     TOKEN_TIMEOUT_S,
 )
-from ryvion_node.market.interface import Outcome
+from ryvion_node.market.interface import Outcome, Piece
 from ryvion_node.market.terms import Terms
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import StreamBroken
@@ -36,9 +37,11 @@ from ryvion_protocol.messages import (
     Error,
     Finished,
     JobOffer,
+    JobRequest,
     Message,
     Receipt,
     Started,
+    TokenLogprob,
 )
 from ryvion_protocol.money import cost_microcredits
 from ryvion_protocol.packet import Packet, pack
@@ -52,6 +55,8 @@ _EVIDENCE: Final[dict[type[Message], EvidenceKind]] = {
     AuditEnvelope: "envelope",
     Error: "error",
 }
+_REASONS: Final[dict[str, Literal["stop", "length", "tool_calls"]]] = {"length": "length", "tool_calls": "tool_calls"}
+"""Of a cancelled job nobody reads the reason."""
 
 
 class AttemptFailed(Exception):
@@ -75,7 +80,7 @@ class Desk:
 
 
 class Attempt:
-    """Drives one job stream. One task at a time uses it: `start`, then `next_text`, then `settle`; or `cancel` in between."""
+    """Drives one job stream. One task at a time uses it: `start`, then `next_piece`, then `settle`; or `cancel` in between."""
 
     def __init__(self, desk: Desk, live_bid: LiveBid, terms: Terms) -> None:
         self.terms = terms
@@ -86,20 +91,25 @@ class Attempt:
         self._transcript = Transcript(terms.job_id)
         self._result = ResultBuilder()
         self._order = DeltaOrder()
+        self._held_logprobs: list[TokenLogprob] = []
+        """Of tokens that show nothing yet."""
         self._begun_at = trio.current_time()
         self._offered_ms = desk.clock_ms()
-        self._first_text_at: float | None = None
+        self._first_piece_at: float | None = None
         self._finished: Packet | None = None
         self._evidence: list[Evidence] = []
         """What came besides text, for the ledger when the job breaks."""
         order = terms.job_offer.message
+        asked = terms.job_request.message
         assert isinstance(order, JobOffer)
+        assert isinstance(asked, JobRequest)
+        self._rules = AnswerRules(asked, order.max_completion_tokens)
         self._max_text_bytes = MAX_BYTES_PER_TOKEN * (order.max_completion_tokens + 1)
 
     @property
     def delivered(self) -> bool:
-        """Has any text arrived?"""
-        return self._first_text_at is not None
+        """Has any part of the answer arrived?"""
+        return self._first_piece_at is not None
 
     async def start(self) -> None:
         """Order the job; returns when the executor has taken it. The order is on disk before it is on the wire."""
@@ -126,24 +136,30 @@ class Attempt:
             raise _unwanted(packet.message)
         self.started = packet.message
 
-    async def next_text(self) -> str | None:
+    async def next_piece(self) -> Piece | None:
         """The next piece of the answer, or None after the last; raises AttemptFailed when the job breaks."""
         first_s = max(self._desk.first_token_timeout_s, 2 * self.bid.quote.first_token_ms / 1000)
         left_s = self._begun_at + self.terms.lifetime_s + JOB_GRACE_S - trio.current_time()
-        # One deadline until text comes: frames without any are no sign of life.
+        # One deadline until something comes: frames that show nothing are no sign of life.
         with _translated(min(TOKEN_TIMEOUT_S if self.delivered else first_s, max(left_s, 0)), "send the next token"):
-            while True:
+            while self._finished is None:
                 packet = await self._receive()
                 match packet.message:
-                    case Delta(text=text) as delta:
+                    case Delta() as delta:
                         self._take(packet, delta)
-                        if text:
-                            return text
-                    case Finished(reason="stop" | "length"):
+                        self._held_logprobs += delta.logprobs
+                        if _shows(delta):
+                            return Piece(delta.text, delta.reasoning, delta.calls, self._release_logprobs())
+                    case Finished(reason="stop" | "length" | "tool_calls") as finished:
+                        self._rules.check_end(finished, self._result)
                         self._finished = packet
-                        return None
                     case other:
                         raise _unwanted(other)
+        return Piece(logprobs=self._release_logprobs()) if self._held_logprobs and self.delivered else None
+
+    def _release_logprobs(self) -> tuple[TokenLogprob, ...]:
+        held, self._held_logprobs = tuple(self._held_logprobs), []
+        return held
 
     async def _receive(self) -> Packet:
         packet = await self._channel.receive()
@@ -154,12 +170,13 @@ class Attempt:
 
     def _take(self, packet: Packet, delta: Delta) -> None:
         self._order.add(delta)
+        self._rules.check(delta)
         self._result.add(delta)
         if self._result.text_bytes > self._max_text_bytes:
             raise PayloadInvalid("limits", f"more than {self._max_text_bytes} bytes of text for the tokens ordered")
         self._transcript.add(packet.raw)
-        if delta.text and self._first_text_at is None:
-            self._first_text_at = trio.current_time()
+        if _shows(delta) and self._first_piece_at is None:
+            self._first_piece_at = trio.current_time()
 
     async def settle(self) -> Outcome:
         """Receive receipt and envelope, check them against what we saw, record the verdict, then send it."""
@@ -261,12 +278,14 @@ class Attempt:
         checks: tuple[Check, ...],
         ended_at: float,
     ) -> Outcome:
-        first_at = self._first_text_at or ended_at
+        first_at = self._first_piece_at or ended_at
         accepted = all_passed(checks)
         return Outcome(
-            finish_reason="length" if finished.reason == "length" else "stop",
+            finish_reason=_REASONS.get(finished.reason, "stop"),
             prompt_tokens=told.prompt_units,
             completion_tokens=told.completion_units,
+            cached_tokens=self.started.cached_tokens if self.started is not None else 0,
+            reasoning_tokens=finished.reasoning_tokens,
             receipt=receipt,
             cid=fields_of(receipt).cid(),
             envelope=export_envelope(envelope.raw),
@@ -305,6 +324,11 @@ class Attempt:
 
     async def close(self) -> None:
         await self._channel.close()
+
+
+def _shows(delta: Delta) -> bool:
+    """Does it bring the answer on?"""
+    return bool(delta.text or delta.reasoning or delta.calls)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import trio
 from ryvion_node.market.constants import MAX_FIRST_TOKEN_S, QUOTE_GRACE_MAX_S, QUOTE_GRACE_MIN_S, QUOTE_TIMEOUT_S
 from ryvion_node.market.interface import Candidate, ChatOrder
 from ryvion_node.market.selection import Bid, Eligible, bid_cost, candidate, expected_completion
+from ryvion_node.market.wanted import needed_features
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import Network, PeerUnreachable, StreamBroken
 from ryvion_protocol.agreement import check_quote
@@ -161,6 +162,7 @@ class Bidding:
             jurisdictions=order.jurisdictions,
             max_price=order.max_price or 0,
             patience_ms=math.ceil(QUOTE_TIMEOUT_S * 1000),
+            features=needed_features(order),
         )
 
 

@@ -38,7 +38,11 @@ EXPECTED_COMPLETION_TOKENS: Final = 256
 """Length of a typical answer: bids are compared at min(this, max_completion_tokens)."""
 DEFAULT_MAX_COMPLETION_TOKENS: Final = 4096
 MESSAGE_OVERHEAD_TOKENS: Final = 16
-"""What a chat template adds to a message at most, for bounds without the tokenizer."""
+"""What a chat template adds to a message or a tool call at most, for bounds without the tokenizer."""
+TOOLS_OVERHEAD_TOKENS: Final = 512
+"""What it adds to explain tool calls; the longest in use have about 300."""
+TOOL_OVERHEAD_TOKENS: Final = 64
+"""And to each tool: keys, and white space that a token per byte of the schema does not make up for."""
 COOLDOWN_S: Final = 30.0
 """An executor that broke a job is asked last for this long."""
 MAX_COOLDOWNS: Final = 4096

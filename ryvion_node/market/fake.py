@@ -1,6 +1,6 @@
 """A scripted market: the endpoint's outside world in tests.
 
-A model's script says what happens to every order for it, in order: `Text` is delivered, `Hold` waits, a MarketError
+A model's script says what happens to every order for it, in order: a `Piece` is delivered, `Hold` waits, a MarketError
 breaks the job, `Unannounced` leaves out the `Done`. Receipts are real ones, signed by the fake executor's own key.
 """
 
@@ -22,16 +22,18 @@ from ryvion_node.market.interface import (
     JobEvent,
     MarketError,
     Outcome,
+    Piece,
     Placement,
     Route,
     Taken,
-    Text,
 )
 from ryvion_protocol.checks import Check
-from ryvion_protocol.messages import CHAT, Hardware, ModelOffer, Offer
+from ryvion_protocol.features import FEATURES
+from ryvion_protocol.messages import CHAT, CallPiece, Delta, Hardware, ModelOffer, Offer
 from ryvion_protocol.receipt import ReceiptFields, fields_of, issue_receipt
 from ryvion_protocol.schema import JobId, NodeKey
 from ryvion_protocol.signing import SigningIdentity
+from ryvion_protocol.transcript import ResultBuilder
 
 HARDWARE = Hardware(name="Fake GPU", count=1, memory_bytes=8 * 2**30, backend="cpu")
 
@@ -44,7 +46,7 @@ class Hold:
     seconds: float = 0.0
 
 
-Step = Text | Hold | MarketError | Exception
+Step = Piece | Hold | MarketError | Exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +56,25 @@ class Script:
     steps: tuple[Step, ...] = ()
     before: tuple[Hold | MarketError | Exception, ...] = ()
     """Before an executor accepts."""
-    finish_reason: Literal["stop", "length"] = "stop"
+    finish_reason: Literal["stop", "length", "tool_calls"] = "stop"
     jurisdiction: str = "CA"
     failed_check: bool = False
     """The receipt does not pass."""
     ends: bool = True
     """False: the events stop without a Done."""
     taken_over: bool = False
-    """Another executor takes the job over before the first text."""
+    """Another executor takes the job over before the first piece."""
 
 
 def says(*pieces: str) -> Script:
     """A script that delivers these pieces and ends well."""
-    return Script(tuple(Text(piece) for piece in pieces))
+    return Script(tuple(map(Piece, pieces)))
+
+
+def calls(name: str, *arguments: str, index: int = 0) -> tuple[Piece, ...]:
+    """A tool call in pieces, as an executor streams it."""
+    first = Piece(calls=(CallPiece(index, f"call_{index}", name, ""),))
+    return (first, *(Piece(calls=(CallPiece(index, "", "", part),)) for part in arguments))
 
 
 @dataclass(slots=True)
@@ -121,17 +129,19 @@ class _FakeJob:
         self.ended = False
 
     async def events(self) -> AsyncIterator[JobEvent]:
-        """Taken, the script's texts, Done."""
+        """Taken, the script's pieces, Done."""
         if self._script.taken_over:
             self.placement = _placement(self._order, JobId(f"{self._number:032x}" + "f" * 32), self._script, 2)
-        texts: list[str] = []
+        result = ResultBuilder()
+        completion_tokens = 0
         announced = False
         for step in self._script.steps:
-            if isinstance(step, Text):
+            if isinstance(step, Piece):
                 if not announced:
                     announced = True
                     yield Taken(self.placement)
-                texts.append(step.text)
+                result.add(Delta(completion_tokens, 0, step.content, (), step.reasoning, step.calls))
+                completion_tokens += 1
                 yield step
             else:
                 await _play((step,))
@@ -139,18 +149,18 @@ class _FakeJob:
             return
         if not announced:
             yield Taken(self.placement)
-        outcome = self._outcome("".join(texts), len(texts))
+        outcome = self._outcome(result, completion_tokens)
         self.ended = True
         self._market.outcomes[self.placement.job_id] = outcome
         yield Done(outcome)
 
-    def _outcome(self, text: str, completion_tokens: int) -> Outcome:
+    def _outcome(self, result: ResultBuilder, completion_tokens: int) -> Outcome:
         prompt_tokens = sum(len(message.content.split()) for message in self._order.messages)
         identity = _identity(2 if self._script.taken_over else 1)
         fields = ReceiptFields(
             job_id=self.placement.job_id,
             node_key=identity.public_key,
-            result_hash=hashlib.sha256(text.encode()).digest(),
+            result_hash=result.digest,
             metering_units=prompt_tokens + completion_tokens if completion_tokens else 0,
         )
         receipt = issue_receipt(fields, identity)
@@ -159,6 +169,8 @@ class _FakeJob:
             finish_reason=self._script.finish_reason,
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
+            cached_tokens=prompt_tokens // 2,
+            reasoning_tokens=len(result.reasoning.split()),
             receipt=receipt,
             cid=fields_of(receipt).cid(),
             envelope={"job_id": receipt.job_id, "status": "completed"},
@@ -180,7 +192,7 @@ async def _play(steps: Sequence[Step]) -> None:
             case Exception():
                 raise step
             case _:
-                raise TypeError(f"a text cannot stand here: {step!r}")
+                raise TypeError(f"a piece cannot stand here: {step!r}")
 
 
 def _identity(number: int) -> SigningIdentity:
@@ -231,6 +243,7 @@ def _offer(name: str, script: Script, number: int) -> Offer:
         slots_total=4,
         slots_free=4,
         millitokens_per_s=50_000,
+        features=tuple(sorted(FEATURES)),
     )
     return Offer(
         network="ryvion-test",

@@ -7,12 +7,19 @@ from collections.abc import Mapping, Sequence
 
 import trio
 
-from ryvion_node.engine.interface import EngineError, Turn
+from ryvion_node.engine.interface import EngineError
+from ryvion_node.executor.request import tools_of, turns_of
 from ryvion_node.log import log_event
 from ryvion_node.market.attempt import Desk
 from ryvion_node.market.bidding import Bidding
 from ryvion_node.market.book import OfferBook
-from ryvion_node.market.constants import COOLDOWN_S, MAX_COOLDOWNS, MESSAGE_OVERHEAD_TOKENS
+from ryvion_node.market.constants import (
+    COOLDOWN_S,
+    MAX_COOLDOWNS,
+    MESSAGE_OVERHEAD_TOKENS,
+    TOOL_OVERHEAD_TOKENS,
+    TOOLS_OVERHEAD_TOKENS,
+)
 from ryvion_node.market.interface import ChatOrder
 from ryvion_node.market.selection import PromptLength
 from ryvion_protocol.messages import Offer
@@ -70,14 +77,30 @@ class TradingFloor:
 
     async def prompt_lengths(self, order: ChatOrder, offers: Sequence[Offer]) -> dict[bytes, PromptLength]:
         """The prompt's length by model digest: counted where we hold the tokenizer, else at most one token per byte."""
-        turns = tuple(Turn(m.role, m.content, m.name) for m in order.messages)
-        bound = sum(len(m.content.encode()) + MESSAGE_OVERHEAD_TOKENS for m in order.messages) + MESSAGE_OVERHEAD_TOKENS
+        turns, tools = turns_of(order.messages), tools_of(order.tools)
+        bound = _most_tokens(order)
         lengths: dict[bytes, PromptLength] = {}
         for digest in {m.digest for offer in offers for m in offer.models if m.name == order.model}:
             lengths[digest] = PromptLength(bound, counted=False)
             if self.desk.counter.knows(digest):
                 try:
-                    lengths[digest] = PromptLength(await self.desk.counter.count_prompt(digest, turns), counted=True)
+                    counted = await self.desk.counter.count_prompt(digest, turns, tools)
+                    lengths[digest] = PromptLength(counted, counted=True)
                 except EngineError as exc:
                     log_event(log, "prompt_not_counted", code=exc.code)
         return lengths
+
+
+def _most_tokens(order: ChatOrder) -> int:
+    """A length that the prompt surely does not pass on any model: a token for each byte, and what templates add."""
+    texts = [message.content for message in order.messages]
+    parts = len(order.messages) + 1
+    for call in (call for message in order.messages for call in message.tool_calls):
+        texts += (call.id, call.name, call.arguments)
+        parts += 1
+    for tool in order.tools.tools:
+        texts += (tool.name, tool.description, tool.parameters)
+    total = sum(len(text.encode()) for text in texts) + parts * MESSAGE_OVERHEAD_TOKENS
+    if order.tools.tools:
+        total += TOOLS_OVERHEAD_TOKENS + len(order.tools.tools) * TOOL_OVERHEAD_TOKENS
+    return total

@@ -8,16 +8,31 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from ryvion_protocol.checks import Check
-from ryvion_protocol.messages import ChatMessage, Hardware, Offer, Receipt
+from ryvion_protocol.messages import (
+    CallPiece,
+    ChatMessage,
+    Hardware,
+    LogitBias,
+    Offer,
+    OutputFormat,
+    Receipt,
+    TokenLogprob,
+    ToolUse,
+)
 from ryvion_protocol.schema import JobId, NodeKey
+
+NO_TOOLS: Final = ToolUse()
+ANY_TEXT: Final = OutputFormat()
 
 MarketErrorCode = Literal[
     "model_not_found",  # nobody offers it; the message names what is on offer
     "jurisdiction_not_allowed",  # offered, but by nobody in the jurisdictions asked for
     "context_length_exceeded",  # prompt + answer fit no offer's context
+    "unsupported",  # no executor of this model can do all that the order asks; `features` names what is lacking
+    "grammar_invalid",  # the schema or tools asked for make no grammar
     "price_limit",  # every offer is above the limit of the caller or of this node
     "no_capacity",  # offers exist, all are busy or out of reach: try later
     "node_timeout",  # an executor took the job and stalled, and no other could be had
@@ -28,10 +43,19 @@ MarketErrorCode = Literal[
 class MarketError(Exception):
     """A job could not be placed or finished. `retry_after_ms` is set when trying again may help."""
 
-    def __init__(self, code: MarketErrorCode, message: str, retry_after_ms: int | None = None) -> None:
+    def __init__(
+        self,
+        code: MarketErrorCode,
+        message: str,
+        retry_after_ms: int | None = None,
+        *,
+        features: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.code: MarketErrorCode = code
         self.retry_after_ms = retry_after_ms
+        self.features = features
+        """What the order needs and nobody has (spec 03, "Features"); with the code `unsupported`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +68,22 @@ class ChatOrder:
     """None: as much as the executor's context leaves room for, at most 4096."""
     temperature: float = 0.7
     top_p: float = 1.0
+    top_k: int = 0
+    """0: all tokens."""
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    """-2 .. 2, as `frequency_penalty`."""
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    """0.01 .. 10."""
+    logit_bias: tuple[LogitBias, ...] = ()
+    """In rising order of tokens."""
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    tools: ToolUse = NO_TOOLS
+    output: OutputFormat = ANY_TEXT
+    logprobs: int | None = None
+    """None: none; else with each token its log-probability and so many alternatives (0 .. 20)."""
     jurisdictions: tuple[str, ...] = ()
     """ISO 3166-1 alpha-2; any of these; empty: anywhere. Groups are expanded before."""
     max_price: int | None = None
@@ -106,9 +144,13 @@ class Placement:
 class Outcome:
     """How a job ended, with the evidence and our own verdict on it."""
 
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int
+    """Of the prompt's, those that the executor had read before."""
+    reasoning_tokens: int
+    """Of the completion's."""
     receipt: Receipt
     cid: str
     envelope: dict[str, object]
@@ -123,16 +165,20 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Just before the first text: who runs the job now, after any failover."""
+    """Just before the first piece: who runs the job now, after any failover."""
 
     placement: Placement
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
-    """A piece of the answer; whole characters."""
+class Piece:
+    """A piece of the answer, never all empty; texts are whole characters."""
 
-    text: str
+    content: str = ""
+    reasoning: str = ""
+    calls: tuple[CallPiece, ...] = ()
+    """A call's first piece has its id and name; calls come one after the other."""
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +188,7 @@ class Done:
     outcome: Outcome
 
 
-JobEvent = Taken | Text | Done
+JobEvent = Taken | Piece | Done
 
 
 class BoughtJob(Protocol):
@@ -154,7 +200,7 @@ class BoughtJob(Protocol):
         ...
 
     def events(self) -> AsyncIterator[JobEvent]:
-        """Taken, Text*, Done; raises MarketError when the job breaks."""
+        """Taken, Piece*, Done; raises MarketError when the job breaks."""
         ...
 
 

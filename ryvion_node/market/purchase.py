@@ -16,15 +16,17 @@ from ryvion_node.market.auction import Auction
 from ryvion_node.market.bidding import LiveBid
 from ryvion_node.market.constants import MAX_ATTEMPTS
 from ryvion_node.market.floor import TradingFloor
-from ryvion_node.market.interface import ChatOrder, Done, JobEvent, MarketError, Placement, Taken, Text
+from ryvion_node.market.interface import ChatOrder, Done, JobEvent, MarketError, Placement, Taken
 from ryvion_node.market.terms import Randomness, draw_up
 from ryvion_node.p2p.peer_id import peer_id_of
 from ryvion_protocol.errors import ProtocolError
 
 log = logging.getLogger("ryvion.market.purchase")
 
-_FAULTS_OF_THE_REQUEST = ("context_overflow", "template_failed")
-"""What an honest executor says of a prompt that its model cannot take."""
+_FAULTS_OF_THE_REQUEST = ("context_overflow", "template_failed", "grammar_invalid", "unsupported")
+"""What an honest executor says of an order that its model cannot take."""
+_HOPELESS = ("grammar_invalid",)
+"""And what the next one would say as well."""
 
 
 class Purchase:
@@ -63,13 +65,15 @@ class Purchase:
                 raise _books_closed(exc) from exc
             except AttemptFailed as exc:
                 await self._give_up(attempt, exc)
+                if exc.code in _HOPELESS:
+                    raise _broken(exc) from exc
                 continue
             self._placement = self._placed(attempt, live)
             return
         raise _broken(self._failure)
 
     def events(self) -> AsyncIterator[JobEvent]:
-        """Taken, Text*, Done; raises MarketError when the job breaks."""
+        """Taken, Piece*, Done; raises MarketError when the job breaks."""
         return self
 
     def __aiter__(self) -> Self:
@@ -89,11 +93,11 @@ class Purchase:
         assert attempt is not None  # `place` has been called
         delivered = attempt.delivered
         try:
-            text = await attempt.next_text()
+            piece = await attempt.next_piece()
             if not delivered:
                 self._ready.append(Taken(self.placement))
-            if text is not None:
-                self._ready.append(Text(text))
+            if piece is not None:
+                self._ready.append(piece)
                 return
             outcome = await attempt.settle()
         except LedgerError as exc:
@@ -101,8 +105,8 @@ class Purchase:
         except AttemptFailed as exc:
             self._ready.clear()
             await self._give_up(attempt, exc)
-            if delivered:
-                raise _broken(exc, after_text=True) from exc
+            if delivered or exc.code in _HOPELESS:
+                raise _broken(exc, after_text=delivered) from exc
             await self.place()
             return
         self._attempt = None
@@ -171,6 +175,10 @@ def _broken(failure: AttemptFailed | None, *, after_text: bool = False) -> Marke
     where = "after part of the answer had been delivered" if after_text else "and no other executor could take it"
     if failure.code == "context_overflow":
         return MarketError("context_length_exceeded", f"the conversation does not fit the model: {failure}")
+    if failure.code == "grammar_invalid":
+        return MarketError("grammar_invalid", f"the answer cannot be held to what was asked: {failure}")
+    if failure.code == "unsupported" and not after_text:
+        return MarketError("unsupported", f"no executor can do all that was asked: {failure}")
     if failure.timed_out:
         return MarketError("node_timeout", f"the executor stalled ({failure}) {where}")
     return MarketError("node_failed", f"the executor failed ({failure}) {where}")

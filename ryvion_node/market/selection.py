@@ -11,12 +11,15 @@ from statistics import median
 
 from ryvion_node.market.constants import EXPECTED_COMPLETION_TOKENS
 from ryvion_node.market.interface import Candidate, ChatOrder, MarketError
+from ryvion_node.market.wanted import needed_features
 from ryvion_node.p2p.peer_id import peer_id_of
 from ryvion_protocol.messages import CHAT, ModelOffer, Offer, Quote
 from ryvion_protocol.money import cost_microcredits
 from ryvion_protocol.schema import NodeKey
 
 OTHER_FILE = "sells another file under this name"
+LACKS = "lacks: "
+"""Begins the reason of an offer without a feature that the order needs."""
 PRICE_WEIGHT = 0.5
 FIRST_TOKEN_WEIGHT = 0.25
 SPEED_WEIGHT = 0.25
@@ -97,6 +100,7 @@ def shortlist(
     digest: bytes | None = None,
 ) -> Shortlist:
     """Apply the hard limits. `prompts`: length of the prompt by model digest; `digest`: the only file that counts."""
+    needed = needed_features(order)
     eligible: list[Eligible] = []
     filtered: list[Candidate] = []
     for offer in offers:
@@ -104,7 +108,7 @@ def shortlist(
         if offer.node_key == own_key or model is None:
             continue
         prompt = prompts[model.digest]
-        reason = _falls_out(offer, model, order, prompt, digest)
+        reason = _falls_out(offer, model, order, prompt, digest) or _lacks(model, needed)
         if reason is None:
             eligible.append(Eligible(offer, model, prompt))
         else:
@@ -127,6 +131,11 @@ def _falls_out(
         if cost > order.max_price:
             return f"expected cost of {cost} micro-credits is above the limit of {order.max_price}"
     return None
+
+
+def _lacks(model: ModelOffer, needed: Sequence[str]) -> str | None:
+    missing = [feature for feature in needed if feature not in model.features]
+    return f"{LACKS}{', '.join(missing)}" if missing else None
 
 
 def least_tokens(prompt: PromptLength) -> int:
@@ -155,6 +164,10 @@ def refuse(order: ChatOrder, offers: Sequence[Offer], short: Shortlist) -> Marke
     reasons = "; ".join(sorted({c.reason for c in short.filtered})) or "the only executor is this node itself"
     if short.filtered and all(c.reason.startswith(OTHER_FILE) for c in short.filtered):
         return MarketError("model_not_found", f"nobody serves the file that is known as '{order.model}': {reasons}")
+    if short.filtered and all(c.reason.startswith(LACKS) for c in short.filtered):
+        missing = tuple(sorted({name for c in short.filtered for name in c.reason.removeprefix(LACKS).split(", ")}))
+        message = f"no executor of the model '{order.model}' can do what this request needs: {', '.join(missing)}"
+        return MarketError("unsupported", message, features=missing)
     if any("context" in c.reason for c in short.filtered):
         return MarketError("context_length_exceeded", f"this conversation fits no executor: {reasons}")
     if any("limit" in c.reason for c in short.filtered):

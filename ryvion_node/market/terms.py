@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from ryvion_node.market.constants import DEFAULT_MAX_COMPLETION_TOKENS
 from ryvion_node.market.interface import ChatOrder
 from ryvion_node.market.selection import Bid
+from ryvion_node.market.wanted import job_request, sampling_of
 from ryvion_protocol.constants import JOB_OFFER_LIFETIME_MS, PRICE_UNIT_TOKENS, PROTOCOL_VERSION
 from ryvion_protocol.job import job_id_of
-from ryvion_protocol.messages import JobOffer, JobRequest, Sampling
+from ryvion_protocol.messages import JobOffer
 from ryvion_protocol.money import cost_microcredits
 from ryvion_protocol.packet import Packet, pack
 from ryvion_protocol.schema import JobId
@@ -47,7 +48,7 @@ def draw_up(
     random: Randomness,
 ) -> Terms:
     """Commit to prompt, model, sampling, limits and both parties; the job id is the hash of it all."""
-    request = pack(JobRequest(salt=random.salt, messages=order.messages, stop=order.stop, chunk_hashes=()))
+    request = pack(job_request(order, random.salt))
     prompt = bid.eligible.prompt_limit
     completion = min(order.max_completion_tokens or DEFAULT_MAX_COMPLETION_TOKENS, bid.eligible.completion_room)
     completion = min(completion, _affordable(order.max_price, prompt, bid))
@@ -62,11 +63,7 @@ def draw_up(
         model=bid.quote.model,
         digest=bid.quote.digest,
         request_commitment=request.hash,
-        sampling=Sampling(
-            temperature_millionths=round(order.temperature * 1_000_000),
-            top_p_millionths=max(1, round(order.top_p * 1_000_000)),
-            seed=random.seed if order.seed is None else order.seed,
-        ),
+        sampling=sampling_of(order, random.seed),
         max_prompt_tokens=prompt,
         max_completion_tokens=completion,
         max_price=limit,

@@ -94,27 +94,14 @@ def outcome_json(placement: Placement, outcome: Outcome) -> dict[str, object]:
     }
 
 
-def usage_json(outcome: Outcome) -> dict[str, int]:
+def usage_json(outcome: Outcome) -> dict[str, object]:
     """Token counts as billed."""
     return {
         "prompt_tokens": outcome.prompt_tokens,
         "completion_tokens": outcome.completion_tokens,
         "total_tokens": outcome.prompt_tokens + outcome.completion_tokens,
-    }
-
-
-def completion_json(placement: Placement, created_s: int, text: str, outcome: Outcome) -> dict[str, object]:
-    """A whole chat completion."""
-    message = {"role": "assistant", "content": text, "refusal": None}
-    return {
-        "id": completion_id_of(placement.job_id),
-        "object": "chat.completion",
-        "created": created_s,
-        "model": placement.model,
-        "system_fingerprint": fingerprint_of(placement),
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": outcome.finish_reason}],
-        "usage": usage_json(outcome),
-        "ryvion": taken_json(placement) | outcome_json(placement, outcome),
+        "prompt_tokens_details": {"cached_tokens": outcome.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": outcome.reasoning_tokens},
     }
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Final
 
+from ryvion_node.market.interface import Piece
 from ryvion_node.proxy.errors import ApiError
+from ryvion_node.proxy.parts import call_deltas, logprobs_json
 
 DONE: Final = b"data: [DONE]\n\n"
 KEEP_ALIVE: Final = b": keep-alive\n\n"
@@ -36,17 +38,34 @@ class ChunkEncoder:
         """The first chunk: who answers."""
         return self._choice({"role": "assistant", "content": ""}, None, ryvion)
 
-    def content(self, text: str) -> bytes:
-        """A piece of the answer."""
-        return self._content_head + json.dumps(text).encode() + self._content_tail
+    def piece(self, piece: Piece) -> bytes:
+        """A piece of the answer: a chunk each for thoughts, text and parts of tool calls.
+
+        The log-probabilities of its tokens stand with the first chunk.
+        """
+        if piece.content and not (piece.reasoning or piece.calls or piece.logprobs):
+            return self._content_head + json.dumps(piece.content).encode() + self._content_tail
+        deltas: list[dict[str, object]] = []
+        if piece.reasoning:
+            deltas.append({"reasoning_content": piece.reasoning})
+        if piece.content:
+            deltas.append({"content": piece.content})
+        deltas += ({"tool_calls": [part]} for call in piece.calls for part in call_deltas(call))
+        logprobs = logprobs_json(piece.logprobs) if piece.logprobs else None
+        chunks = [self._delta(delta, None if number else logprobs) for number, delta in enumerate(deltas or [{}])]
+        return b"".join(chunks)
 
     def finish(self, reason: str, ryvion: dict[str, object]) -> bytes:
         """The last chunk with a choice: why it ended, and the evidence."""
         return self._choice({}, reason, ryvion)
 
-    def usage(self, usage: dict[str, int]) -> bytes:
+    def usage(self, usage: dict[str, object]) -> bytes:
         """The one chunk without a choice; only when the client asked for it."""
         return b'%b,"choices":[],"usage":%b}\n\n' % (self._head, json.dumps(usage).encode())
+
+    def _delta(self, delta: dict[str, object], logprobs: object) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": None}
+        return b'%b,"choices":[%b]%b}\n\n' % (self._head, json.dumps(choice).encode(), self._usage)
 
     def _choice(self, delta: dict[str, str], reason: str | None, ryvion: dict[str, object]) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}

@@ -12,7 +12,6 @@ from starlette.types import Receive, Scope, Send
 
 from ryvion_node.market.interface import BoughtJob, ChatOrder, Market, MarketError, Outcome, Placement
 from ryvion_node.proxy.access import Keys, admit
-from ryvion_node.proxy.answers import completion_json
 from ryvion_node.proxy.constants import SHUTDOWN_SEND_S
 from ryvion_node.proxy.errors import ApiError, Headers, from_market
 from ryvion_node.proxy.exchange import Exchange
@@ -22,6 +21,7 @@ from ryvion_node.proxy.relay import follow
 from ryvion_node.proxy.requests import parse_chat_request
 from ryvion_node.proxy.settings import Settings
 from ryvion_node.proxy.stream import ChatStream
+from ryvion_node.proxy.whole import WholeAnswer
 
 _STREAM_HEADERS: Headers = (
     ("content-type", "text/event-stream; charset=utf-8"),
@@ -60,17 +60,17 @@ class ChatCompletions:
         """The whole answer at once."""
         try:
             async with self._market.buy(order) as job:
-                whole = _WholeAnswer(job.placement)
+                whole = WholeAnswer(job.placement)
                 ended = await follow(job, whole)
         except MarketError as error:
             raise from_market(error) from error
         headers = _job_headers(whole.placement)
         match ended:
             case Outcome():
-                answer = completion_json(whole.placement, int(time.time()), "".join(whole.texts), ended)
+                answer = whole.to_json(int(time.time()), ended, with_logprobs=order.logprobs is not None)
                 await exchange.answer_json(answer, (*headers, ("x-ryvion-receipt-cid", ended.cid)))
             case MarketError():
-                raise from_market(ended, charged=bool(whole.texts), headers=headers) from ended
+                raise from_market(ended, charged=whole.begun, headers=headers) from ended
             case _:
                 raise ended
 
@@ -113,17 +113,3 @@ def _job_headers(placement: Placement) -> Headers:
         ("x-ryvion-node", placement.node_key.hex()),
         ("x-ryvion-jurisdiction", placement.jurisdiction),
     )
-
-
-class _WholeAnswer:
-    """Collects an answer that is sent as one."""
-
-    def __init__(self, placement: Placement) -> None:
-        self.placement = placement
-        self.texts: list[str] = []
-
-    async def taken(self, placement: Placement) -> None:
-        self.placement = placement
-
-    async def text(self, text: str) -> None:
-        self.texts.append(text)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Protocol, assert_never
+from typing import Final, Protocol, assert_never
 
-from ryvion_node.market.interface import BoughtJob, Done, MarketError, Outcome, Placement, Taken, Text
+from ryvion_node.market.interface import BoughtJob, Done, MarketError, Outcome, Piece, Placement, Taken
+
+_NOTHING: Final = Piece()
 
 
 class Sink(Protocol):
     """Who shows an answer."""
 
     async def taken(self, placement: Placement) -> None:
-        """Just before the first text: who answers."""
+        """Just before the first piece: who answers."""
         ...
 
-    async def text(self, text: str) -> None:
+    async def piece(self, piece: Piece) -> None:
         """A piece of the answer, never empty."""
         ...
 
@@ -31,9 +33,9 @@ async def follow(job: BoughtJob, sink: Sink) -> Outcome | Exception:
             match event:
                 case Taken():
                     await sink.taken(event.placement)
-                case Text():
-                    if event.text:
-                        await sink.text(event.text)
+                case Piece():
+                    if event != _NOTHING:
+                        await sink.piece(event)
                 case Done():
                     return event.outcome
                 case _:

@@ -1,4 +1,4 @@
-"""A streamed completion on the wire: role, text, finish with the evidence, usage, end; or an error and nothing after."""
+"""A streamed completion on the wire: role, pieces, finish with the evidence, usage, end; or an error and nothing after."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 import trio
 
-from ryvion_node.market.interface import BoughtJob, Outcome, Placement
+from ryvion_node.market.interface import BoughtJob, Outcome, Piece, Placement
 from ryvion_node.proxy.answers import completion_id_of, fingerprint_of, outcome_json, taken_json, usage_json
 from ryvion_node.proxy.chunks import DONE, KEEP_ALIVE, ChunkEncoder, error_event
 from ryvion_node.proxy.errors import ApiError
@@ -40,14 +40,14 @@ class ChatStream:
             self._placement = placement
             await self._send(self._begin().role(taken_json(placement)))
 
-    async def text(self, text: str) -> None:
+    async def piece(self, piece: Piece) -> None:
         """Send a piece of the answer."""
         if self._chunks is None:
             await self.taken(self._placement)
-        await self._send(self._begin().content(text))
+        await self._send(self._begin().piece(piece))
 
     async def finish(self, outcome: Outcome) -> None:
-        """Send what follows the last text of an answer that ended well."""
+        """Send what follows the last piece of an answer that ended well."""
         await self.taken(self._placement)
         chunks = self._begin()
         await self._send(chunks.finish(outcome.finish_reason, outcome_json(self._placement, outcome)))

@@ -18,10 +18,10 @@ from ryvion_node.ledger.fake import FakeLedger
 from ryvion_node.market.attempt import Desk
 from ryvion_node.market.book import OfferBook
 from ryvion_node.market.buyer import Buyer
-from ryvion_node.market.interface import ChatOrder, Done, JobEvent, Outcome, Placement, Taken, Text
+from ryvion_node.market.interface import ChatOrder, Done, JobEvent, Outcome, Piece, Placement, Taken
 from ryvion_node.p2p.fake import FakeInternet, FakeNetwork
 from ryvion_protocol.constants import MARKET_PROTOCOL
-from ryvion_protocol.messages import ChatMessage, Hardware
+from ryvion_protocol.messages import CallPiece, ChatMessage, Hardware, TokenLogprob
 from ryvion_protocol.packet import Packet
 from ryvion_protocol.signing import SigningIdentity
 
@@ -152,6 +152,9 @@ class Bought:
     """What one purchase brought."""
 
     text: str = ""
+    reasoning: str = ""
+    calls: tuple[CallPiece, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
     placement: Placement | None = None
     outcome: Outcome | None = None
     events: list[JobEvent] = field(default_factory=list)
@@ -166,8 +169,11 @@ async def buy(market: Marketplace, wanted: ChatOrder | None = None) -> Bought:
             match event:
                 case Taken(placement):
                     bought.placement = placement
-                case Text(text):
-                    bought.text += text
+                case Piece():
+                    bought.text += event.content
+                    bought.reasoning += event.reasoning
+                    bought.calls += event.calls
+                    bought.logprobs += event.logprobs
                 case Done(outcome):
                     bought.outcome = outcome
     return bought

@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from ryvion_node.engine.fake import Script, fake_model
-from ryvion_node.engine.interface import EngineError, GenerationRequest
-from ryvion_node.market.interface import MarketError, Text
+from ryvion_node.engine.interface import EngineError, GenerationRequest, Sampling
+from ryvion_node.market.interface import MarketError, Piece
 from tests.node.market.marketplace import ANSWER, SellerPlan, buy, marketplace, order
 
 pytestmark = pytest.mark.virtual_time
@@ -43,7 +43,7 @@ async def test_answer_comes_with_a_receipt_that_passes_every_check() -> None:
 async def test_first_text_comes_at_once_and_the_rest_is_gathered() -> None:
     async with marketplace(SellerPlan(1, script=lambda r: Script("a b c d e f g h", token_s=0.01))) as market:
         bought = await buy(market)
-        texts = [event.text for event in bought.events if isinstance(event, Text)]
+        texts = [event.content for event in bought.events if isinstance(event, Piece)]
         assert texts[0] == "a"
         assert "".join(texts) == "a b c d e f g h"
         assert len(texts) < 8
@@ -148,7 +148,7 @@ async def test_executor_killed_before_the_first_token_is_replaced_unnoticed() ->
         async with market.buyer.buy(order()) as job:
             assert job.placement.node_key == market.sellers[0].identity.public_key
             market.internet.kill(market.sellers[0].identity.public_key)
-            texts = [event.text async for event in job.events() if isinstance(event, Text)]
+            texts = [event.content async for event in job.events() if isinstance(event, Piece)]
         assert "".join(texts) == ANSWER
 
 
@@ -168,7 +168,7 @@ async def test_executor_killed_in_the_answer_is_an_error_never_a_stop() -> None:
             async with market.buyer.buy(order()) as job:
                 async for event in job.events():
                     seen.append(event)
-                    if isinstance(event, Text):
+                    if isinstance(event, Piece):
                         market.internet.kill(market.sellers[0].identity.public_key)
         assert caught.value.code == "node_failed"
         failed = await market.ledger.unfinished_jobs("bought")
@@ -197,7 +197,7 @@ async def test_leaving_stops_the_executor_and_settles_what_was_delivered() -> No
     async with marketplace(SellerPlan(1, script=lambda r: SLOW)) as market:
         async with market.buyer.buy(order()) as job:
             async for event in job.events():
-                if isinstance(event, Text):
+                if isinstance(event, Piece):
                     break
             job_id = job.placement.job_id
         await trio.sleep(0.5)
@@ -219,7 +219,7 @@ async def test_requester_killed_while_streaming_stops_generation_and_leaves_the_
             async with market.buyer.buy(order()) as job:
                 job_id = job.placement.job_id
                 async for event in job.events():
-                    if isinstance(event, Text):
+                    if isinstance(event, Piece):
                         market.internet.kill(market.buyer_identity.public_key)
         await trio.sleep(1)
         assert market.sellers[0].engine.cancelled == 1
@@ -270,7 +270,8 @@ async def test_sampling_and_limits_reach_the_engine_as_ordered() -> None:
     async with marketplace(SellerPlan(1)) as market:
         bought = await buy(market, order(temperature=0.25, top_p=0.5, seed=7, stop=("x",), max_completion_tokens=3))
         request: GenerationRequest = market.sellers[0].engine.requests[0]
-        assert (request.temperature, request.top_p, request.seed, request.stop) == (0.25, 0.5, 7, ("x",))
+        assert request.sampling == Sampling(0.25, 0.5, 7)
+        assert request.stop == ("x",)
         assert request.max_tokens == 3
         assert bought.outcome is not None
         assert bought.outcome.finish_reason == "length"
@@ -321,7 +322,7 @@ async def test_slot_is_free_again_before_the_verdict_comes() -> None:
     small = fake_model("tiny", slots=1)
     async with marketplace(SellerPlan(1, model=small)) as market, market.buyer.buy(order()) as job:
         async for event in job.events():
-            if isinstance(event, Text) and event.text.endswith("six"):
+            if isinstance(event, Piece) and event.content.endswith("six"):
                 break
         await trio.sleep(0.2)
         assert market.sellers[0].seller.free_slots("tiny") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ryvion_node.engine.interface import Piece
 from ryvion_node.executor.coalesce import DeltaBuffer, next_frame_at
 from ryvion_node.executor.constants import FRAME_MAX_S, MAX_FRAME_TEXT_BYTES
 from ryvion_protocol.constants import MAX_TOKENS_PER_DELTA
@@ -29,7 +30,7 @@ def test_one_job_sends_every_30_ms_and_many_every_120() -> None:
 def test_nothing_is_lost_or_reordered(pieces: list[tuple[str, list[int]]]) -> None:
     buffer = DeltaBuffer()
     for text, tokens in pieces:
-        buffer.add(text, tuple(tokens))
+        buffer.add(Piece(text, tuple(tokens)))
     deltas = buffer.take()
     assert "".join(delta.text for delta in deltas) == "".join(text for text, _ in pieces)
     assert [token for delta in deltas for token in delta.tokens] == [t for _, tokens in pieces for t in tokens]
@@ -39,7 +40,7 @@ def test_nothing_is_lost_or_reordered(pieces: list[tuple[str, list[int]]]) -> No
 
 def test_large_texts_are_cut_between_characters() -> None:
     buffer = DeltaBuffer()
-    buffer.add("é😀" * 20_000, tuple(range(MAX_TOKENS_PER_DELTA + 1)))
+    buffer.add(Piece("é😀" * 20_000, tuple(range(MAX_TOKENS_PER_DELTA + 1))))
     deltas = buffer.take()
     assert len(deltas) > 1
     assert all(len(delta.text.encode()) <= MAX_FRAME_TEXT_BYTES for delta in deltas)

@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletionChunk, ChatCompletionUserMessagePara
 from proxy_harness import Endpoint, serving
 
 from ryvion_node.market.fake import Hold, Script, says
-from ryvion_node.market.interface import MarketError, Text
+from ryvion_node.market.interface import MarketError, Piece
 from ryvion_node.proxy.settings import Settings
 
 # Under trio the async clients below drop generators of their own without closing them; ours are another matter.
@@ -133,7 +133,7 @@ async def test_a_wrong_key_is_an_authentication_error() -> None:
 
 
 async def test_the_client_raises_on_a_failure_in_the_stream() -> None:
-    script = Script((Text("a"), MarketError("node_failed", "the executor went away")))
+    script = Script((Piece("a"), MarketError("node_failed", "the executor went away")))
     async with serving({"m": script}) as endpoint, async_client(endpoint) as client:
         stream = await client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
         texts: list[str] = []
@@ -144,7 +144,7 @@ async def test_the_client_raises_on_a_failure_in_the_stream() -> None:
 
 
 async def test_the_client_raises_when_a_stream_is_cut() -> None:
-    async with serving({"m": Script((Text("a"), Hold(trio.Event())))}) as endpoint:
+    async with serving({"m": Script((Piece("a"), Hold(trio.Event())))}) as endpoint:
         with trio.CancelScope(shield=True):
             async with async_client(endpoint) as client:
                 stream = await client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
@@ -167,7 +167,7 @@ async def stop_once_read(endpoint: Endpoint, texts: list[str]) -> None:
 
 
 async def test_comments_do_not_disturb_the_client() -> None:
-    script = Script((Hold(seconds=0.05), Text("a"), Hold(seconds=0.05), Text("b")))
+    script = Script((Hold(seconds=0.05), Piece("a"), Hold(seconds=0.05), Piece("b")))
     async with (
         serving({"m": script}, Settings(port=0, keep_alive_s=0.01)) as endpoint,
         async_client(endpoint) as client,
@@ -177,7 +177,7 @@ async def test_comments_do_not_disturb_the_client() -> None:
 
 
 async def test_closing_the_stream_ends_the_job() -> None:
-    async with serving({"m": Script((Text("a"), Hold(trio.Event())))}) as endpoint, async_client(endpoint) as client:
+    async with serving({"m": Script((Piece("a"), Hold(trio.Event())))}) as endpoint, async_client(endpoint) as client:
         stream = await client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
         async for chunk in stream:
             if chunk.choices[0].delta.content:

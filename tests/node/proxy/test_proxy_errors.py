@@ -11,7 +11,7 @@ from hypercorn.protocol.h11 import H11Protocol
 from proxy_harness import HELLO, serving
 
 from ryvion_node.market.fake import Hold, Script, says
-from ryvion_node.market.interface import MarketError, Text
+from ryvion_node.market.interface import MarketError, Piece
 from ryvion_node.proxy import connection as connection_module
 from ryvion_node.proxy import exchange as exchange_module
 from ryvion_node.proxy.errors import STATUS_AND_TYPE, ApiError
@@ -53,7 +53,7 @@ async def test_advice_when_to_try_again(wait_ms: int | None, sent: tuple[str, st
 
 
 async def test_a_whole_answer_that_broke_after_text_must_not_be_retried_blindly() -> None:
-    async with serving({"m": Script((Text("a"), MarketError("node_failed", "gone")))}) as endpoint:
+    async with serving({"m": Script((Piece("a"), MarketError("node_failed", "gone")))}) as endpoint:
         reply = await endpoint.chat("m")
     assert (reply.status, reply.error["code"]) == (502, "node_failed")
     assert reply.headers["x-should-retry"] == "false"
@@ -61,7 +61,7 @@ async def test_a_whole_answer_that_broke_after_text_must_not_be_retried_blindly(
 
 
 async def test_a_whole_answer_whose_events_stop_is_a_failure() -> None:
-    async with serving({"m": Script((Text("a"),), ends=False)}) as endpoint:
+    async with serving({"m": Script((Piece("a"),), ends=False)}) as endpoint:
         assert (await endpoint.chat("m")).error["code"] == "node_failed"
 
 

@@ -11,7 +11,7 @@ import trio
 from proxy_harness import Client, Endpoint, serving
 
 from ryvion_node.market.fake import Hold, Script, says
-from ryvion_node.market.interface import MarketError, Text
+from ryvion_node.market.interface import MarketError, Piece
 from ryvion_node.proxy import connection as connection_module
 from ryvion_node.proxy.settings import Settings
 from ryvion_protocol.receipt import receipt_from_json, verify_receipt
@@ -87,7 +87,7 @@ async def test_stream_headers_forbid_buffering() -> None:
 
 async def test_each_chunk_is_on_the_wire_before_the_next_token_exists() -> None:
     more, rest = trio.Event(), trio.Event()
-    script = Script((Text("one"), Hold(more), Text("two"), Hold(rest)))
+    script = Script((Piece("one"), Hold(more), Piece("two"), Hold(rest)))
     async with serving({"slow": script}) as endpoint:
         client = await endpoint.connect()
         async with client.stream:
@@ -105,7 +105,7 @@ async def test_each_chunk_is_on_the_wire_before_the_next_token_exists() -> None:
 
 async def test_status_and_headers_come_at_acceptance_and_the_role_with_the_first_text() -> None:
     text = trio.Event()
-    async with serving({"slow": Script((Hold(text), Text("x")))}, Settings(port=0, keep_alive_s=0.02)) as endpoint:
+    async with serving({"slow": Script((Hold(text), Piece("x")))}, Settings(port=0, keep_alive_s=0.02)) as endpoint:
         client = await endpoint.connect()
         async with client.stream:
             await client.chat("slow", stream=True)
@@ -118,7 +118,7 @@ async def test_status_and_headers_come_at_acceptance_and_the_role_with_the_first
 
 async def test_silence_between_tokens_is_filled_and_text_is_not_disturbed() -> None:
     hold = trio.Event()
-    script = Script((Text("a"), Hold(hold), Text("b")))
+    script = Script((Piece("a"), Hold(hold), Piece("b")))
     async with serving({"slow": script}, Settings(port=0, keep_alive_s=0.02)) as endpoint:
         client = await endpoint.connect()
         async with client.stream:
@@ -139,7 +139,7 @@ async def test_no_comment_while_tokens_flow() -> None:
 
 
 async def test_failover_before_the_first_text_shows_the_node_that_answers() -> None:
-    async with serving({"echo": Script((Text("x"),), taken_over=True)}) as endpoint:
+    async with serving({"echo": Script((Piece("x"),), taken_over=True)}) as endpoint:
         reply = await endpoint.chat(stream=True)
     role, text, finish, _ = (json.loads(event) if event != "[DONE]" else {} for event in reply.events())
     assert role["ryvion"]["peer_id"] == finish["ryvion"]["peer_id"] == "fake-peer-2"
@@ -163,7 +163,7 @@ async def test_empty_pieces_make_no_chunk() -> None:
 
 
 async def test_a_receipt_that_failed_its_checks_is_shown_as_such() -> None:
-    async with serving({"cheat": Script((Text("x"),), failed_check=True)}) as endpoint:
+    async with serving({"cheat": Script((Piece("x"),), failed_check=True)}) as endpoint:
         reply = await endpoint.chat("cheat", stream=True)
     evidence = json.loads(reply.events()[-2])["ryvion"]
     assert (evidence["accepted"], evidence["cost_microcredits"]) == (False, 0)
@@ -192,7 +192,7 @@ async def test_any_text_arrives_whole_and_on_one_line(text: str) -> None:
     ],
 )
 async def test_a_failure_after_text_is_an_error_event_and_nothing_after(step: Exception, code: str) -> None:
-    async with serving({"breaks": Script((Text("a"), Text("b"), step))}) as endpoint:
+    async with serving({"breaks": Script((Piece("a"), Piece("b"), step))}) as endpoint:
         reply = await endpoint.chat("breaks", stream=True)
         assert (await endpoint.chat("breaks", stream=True)).status == 200
     events = reply.events()
@@ -207,7 +207,7 @@ async def test_a_failure_after_text_is_an_error_event_and_nothing_after(step: Ex
 
 
 async def test_events_that_just_stop_are_a_failure() -> None:
-    async with serving({"stops": Script((Text("a"),), ends=False)}) as endpoint:
+    async with serving({"stops": Script((Piece("a"),), ends=False)}) as endpoint:
         reply = await endpoint.chat("stops", stream=True)
     assert json.loads(reply.events()[-1])["error"]["code"] == "node_failed"
 
@@ -223,7 +223,7 @@ async def test_a_failure_before_acceptance_is_plain_http_also_for_a_stream() -> 
 
 
 async def test_a_node_that_stops_tells_its_streams() -> None:
-    async with serving({"slow": Script((Text("a"), Hold(trio.Event())))}) as endpoint:
+    async with serving({"slow": Script((Piece("a"), Hold(trio.Event())))}) as endpoint:
         client = await endpoint.connect()
         await client.chat("slow", stream=True)
         await client.head()
@@ -241,7 +241,7 @@ async def test_a_node_that_stops_tells_its_streams() -> None:
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("reset", [True, False])
 async def test_the_job_is_left_at_once_when_the_client_goes(stream: bool, reset: bool) -> None:
-    script = Script((Text("a"), Hold(trio.Event())))
+    script = Script((Piece("a"), Hold(trio.Event())))
     async with serving({"slow": script}) as endpoint:
         client = await endpoint.connect()
         await client.chat("slow", stream=stream)
@@ -351,7 +351,7 @@ async def test_a_connection_that_is_idle_after_its_answer_is_closed(
 
 async def test_a_stream_may_be_silent_for_longer_than_an_idle_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "IDLE_CONNECTION_S", 0.05)
-    async with serving({"slow": Script((Text("a"), Hold(seconds=0.3), Text("b")))}) as endpoint:
+    async with serving({"slow": Script((Piece("a"), Hold(seconds=0.3), Piece("b")))}) as endpoint:
         for streamed in (True, False):
             reply = await endpoint.chat("slow", stream=streamed)
             assert (reply.status, reply.complete) == (200, True)

@@ -1,0 +1,46 @@
+"""What an order asks of whoever runs it, in the words of the wire (pure; spec 04)."""
+
+from __future__ import annotations
+
+from ryvion_node.market.interface import ChatOrder
+from ryvion_protocol import features
+from ryvion_protocol.messages import JobRequest, Sampling
+from ryvion_protocol.zigzag import zigzag
+
+
+def needed_features(order: ChatOrder) -> tuple[str, ...]:
+    """What an executor must be able to do for this order, in rising order (spec 03, "Features")."""
+    return features.needed_features(sampling_of(order, 0), job_request(order, bytes(16)))
+
+
+def job_request(order: ChatOrder, salt: bytes) -> JobRequest:
+    """The prompt, and what the answer must be."""
+    return JobRequest(
+        salt=salt,
+        messages=order.messages,
+        stop=order.stop,
+        chunk_hashes=(),
+        tools=order.tools,
+        output=order.output,
+        logit_bias=order.logit_bias,
+        logprobs=order.logprobs is not None,
+        top_logprobs=order.logprobs or 0,
+    )
+
+
+def sampling_of(order: ChatOrder, seed: int) -> Sampling:
+    """How tokens are chosen; `seed` when the order fixes none."""
+    return Sampling(
+        temperature_millionths=_millionths(order.temperature),
+        top_p_millionths=max(1, _millionths(order.top_p)),
+        seed=seed if order.seed is None else order.seed,
+        top_k=order.top_k,
+        min_p_millionths=_millionths(order.min_p),
+        presence_penalty=zigzag(_millionths(order.presence_penalty)),
+        frequency_penalty=zigzag(_millionths(order.frequency_penalty)),
+        repetition_penalty_millionths=_millionths(order.repetition_penalty),
+    )
+
+
+def _millionths(number: float) -> int:
+    return round(number * 1_000_000)
