@@ -17,7 +17,7 @@ from ryvion_node.ledger.errors import JobExists, LedgerError
 from ryvion_node.log import log_event
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import Stream, StreamBroken
-from ryvion_protocol.agreement import check_job_offer, check_job_request
+from ryvion_protocol.agreement import check_features, check_job_offer, check_job_request
 from ryvion_protocol.errors import ProtocolError
 from ryvion_protocol.job import job_id_of
 from ryvion_protocol.messages import Cancel, Error, JobOffer, JobRequest, Quote, QuoteRequest, Refusal
@@ -123,6 +123,7 @@ class Seller:
             return None
         check_job_offer(ordered, quote, requested, channel.peer, self._workshop.clock_ms())
         check_job_request(asked, ordered)
+        check_features(asked, ordered, requested)
         return SoldTerms(job_id_of(ordered), ordered, offer, request, quote, quote.message)
 
 

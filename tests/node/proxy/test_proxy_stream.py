@@ -36,7 +36,13 @@ async def test_chunks_come_in_the_order_every_client_reads() -> None:
     assert len(set(same)) == 1
     assert same[0][2:] == ("echo", "chat.completion.chunk")
     assert [chunk["usage"] for chunk in (role, first, second, finish)] == [None] * 4
-    assert usage["usage"] == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    assert usage["usage"] == {
+        "prompt_tokens": 1,
+        "completion_tokens": 2,
+        "total_tokens": 3,
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }
     assert ["ryvion" in chunk for chunk in (role, first, second, finish, usage)] == [True, False, False, True, False]
 
 
