@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 from typing import Final, cast, get_args
 
 from ryvion_node.engine import constants as limits
@@ -52,6 +53,7 @@ from ryvion_node.engine.worker_process import (
     Inbox,
     JobMessage,
     Question,
+    Unloaded,
     WorkerGone,
     WorkerProcess,
 )
@@ -180,12 +182,27 @@ async def scores(worker: WorkerProcess, request: ScoringRequest) -> tuple[TokenS
 
 
 async def embeddings(worker: WorkerProcess, model: str, texts: Sequence[str]) -> Embeddings:
-    """Raises EngineError."""
+    """Goes to the worker in lots, so that every answer fits a frame. Raises EngineError."""
     plain = tuple(map(plain_text, texts))
-    answer = await ask(worker, lambda number: Embed(number, plain), model)
-    if not isinstance(answer, Embedded):
-        raise _off_topic(answer)
-    return Embeddings(answer.vectors, answer.tokens)
+    if len(plain) > limits.MAX_EMBED_TEXTS or sum(len(text.encode()) for text in plain) > limits.MAX_EMBED_BYTES:
+        most = f"{limits.MAX_EMBED_TEXTS} texts and {limits.MAX_EMBED_BYTES} bytes"
+        raise EngineError("unsupported", f"too much to embed at once, at most {most}: send it in parts")
+    vectors: list[bytes] = []
+    tokens: list[int] = []
+    for first in range(0, len(plain), limits.EMBED_LOT_TEXTS):
+        lot = plain[first : first + limits.EMBED_LOT_TEXTS]
+        answer = await ask(worker, partial(_embed, texts=lot), model)
+        if not isinstance(answer, Embedded):
+            raise _off_topic(answer)
+        if not len(lot) == len(answer.vectors) == len(answer.tokens):
+            raise EngineError("worker_crashed", f"the worker of {model} answered with too few vectors")
+        vectors += answer.vectors
+        tokens += answer.tokens
+    return Embeddings(tuple(vectors), tuple(tokens))
+
+
+def _embed(number: int, texts: tuple[str, ...]) -> Embed:
+    return Embed(number, texts)
 
 
 def worker_error(model: str, end: End) -> EngineError:
@@ -193,6 +210,8 @@ def worker_error(model: str, end: End) -> EngineError:
     match end:
         case Broken(reason):
             return EngineError("model_broken", reason)
+        case Unloaded():
+            return EngineError("worker_crashed", f"{model} was unloaded; try again")
         case Died(reason, stalled=True):
             return EngineError("worker_stalled", f"the worker of {model} hung and was killed: {reason}")
         case Died(reason):

@@ -16,6 +16,7 @@ import trio
 
 from ryvion_node.engine import constants as limits
 from ryvion_node.engine.wire import (
+    Cancel,
     Counted,
     CountPrompt,
     CountTexts,
@@ -77,7 +78,14 @@ class Died:
     stalled: bool
 
 
-End = Broken | Died
+@dataclass(frozen=True, slots=True)
+class Unloaded:
+    """We ended it while nobody used it."""
+
+    reason = "unloaded"
+
+
+End = Broken | Died | Unloaded
 
 
 class WorkerGone(Exception):
@@ -130,6 +138,7 @@ class WorkerProcess:
         self._stderr = b""
         self._ready: Ready | None = None
         self._end: End | None = None
+        self._scope = trio.CancelScope()
         self._heard_at = 0.0
         self._ping = 0
         self._pong = 0
@@ -149,19 +158,26 @@ class WorkerProcess:
             return self._end
         self.pid = process.pid
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write, stdin)
-                nursery.start_soon(self._drain, stderr)
-                nursery.start_soon(self._watch, process, nursery.cancel_scope)
-                await self._read(stdout, on_ready)
-                nursery.cancel_scope.cancel()
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write, stdin)
+                    nursery.start_soon(self._drain, stderr)
+                    nursery.start_soon(self._watch, process, nursery.cancel_scope)
+                    await self._read(stdout, on_ready)
+                    nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
-                await _bury(process, stdin, stdout, stderr, kill=self._end is not None)
+                await _bury(process, stdin, stdout, stderr, kill=isinstance(self._end, Broken | Died))
             end = self._settle(process.returncode)
             for inbox in self._inboxes.values():
                 inbox.close(end)
         return end
+
+    def unload(self) -> None:
+        """End it in good order; `run` returns when the process is gone."""
+        if self._end is None:
+            self._end = Unloaded()
+            self._scope.cancel()
 
     def post(self, message: Message) -> None:
         """Send without waiting; the worker reads at once, so little ever queues up. Raises WireError."""
@@ -186,6 +202,9 @@ class WorkerProcess:
         try:
             self.post(make(inbox.number))
             (answer,) = await inbox.take()
+        except trio.Cancelled:
+            self.post(Cancel(inbox.number))
+            raise
         finally:
             self.close(inbox)
         if not isinstance(answer, Answer | JobFailed):
