@@ -31,6 +31,10 @@ MAX_MARKS: Final = 200_000
 """Texts kept apart in one prompt: a request of 256 KiB has fewer, 128 tools have about 2,000."""
 MAX_JSON_DEPTH: Final = 32
 """Of tool parameters and arguments; more kills parsers, none of the field comes near."""
+MAX_HELD_CHARS: Final = 8192
+"""Of what may still become a tool call; a call shows itself within a hundred."""
+MAX_CALLS: Final = 128
+"""Tool calls in one answer, as many as the job stream carries (spec 04)."""
 
 STEP_TARGET_S: Final = 0.08
 """Prompt chunks are sized for this, so that a noisy step still ends within 100 ms."""
@@ -72,6 +76,12 @@ WORKER_SLACK_BYTES: Final = 1 << 30
 """Address space of a worker beside its model: Python and its libraries map some 160 MB, grammars take the rest."""
 WORKER_THREAD_BYTES: Final = 72 << 20
 """Address space that glibc reserves for one thread: a stack of 8 MB and an arena of 64 MB."""
+
+ROOM_WAIT_S: Final = 60.0
+"""A job waits so long for memory that models with running jobs hold; buyers give up about then."""
+MAX_FIGURES: Final = 1000
+"""Files and settings whose speed is remembered: as many as the owner may have models."""
+MAX_FIGURES_BYTES: Final = 1024 * 1024
 
 MAX_QUICK_DEATHS: Final = 3
 QUICK_DEATH_S: Final = 60.0

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from ryvion_node.engine import constants as limits
+from ryvion_node.engine.figures import FigureBook
 from ryvion_node.engine.files import DigestCache
 from ryvion_node.engine.interface import (
     NO_TOOLS,
@@ -33,24 +34,31 @@ from ryvion_node.engine.jobs import (
     wire_turns,
     worker_error,
 )
-from ryvion_node.engine.served_model import ModelStatus, ServedModel
+from ryvion_node.engine.memory import Memory
+from ryvion_node.engine.residency import Residency
+from ryvion_node.engine.served_model import ModelStatus, ServedModel, Shelf
 from ryvion_node.engine.wire import Cancel, CountPrompt, CountTexts
 from ryvion_node.engine.worker_process import Timing, WorkerGone
 
 
 class LlamaEngine:
-    """Implements Engine. Models that break disappear from `models`; the others go on."""
+    """Implements Engine. Models that break disappear from `models`; one that is not loaded is loaded by its next job."""
 
     def __init__(
-        self, specs: Sequence[ModelSpec], *, digests: DigestCache | None = None, timing: Timing | None = None
+        self,
+        specs: Sequence[ModelSpec],
+        *,
+        digests: DigestCache | None = None,
+        figures: FigureBook | None = None,
+        room: Memory | None = None,
+        timing: Timing | None = None,
     ) -> None:
-        """Names must be unique and slots in 1 .. MAX_SLOTS."""
+        """Names must be unique and slots in 1 .. MAX_SLOTS. Without `room` all models are loaded at once."""
         for spec in specs:
             if not 1 <= spec.slots <= limits.MAX_SLOTS:
                 raise ValueError(f"{spec.name}: slots must be 1 .. {limits.MAX_SLOTS}")
-        digests = digests or DigestCache()
-        timing = timing or Timing()
-        self._served = {spec.name: ServedModel(spec, digests, timing, self._bump) for spec in specs}
+        shelf = Shelf(digests or DigestCache(), figures or FigureBook(), Residency(room), timing or Timing())
+        self._served = {spec.name: ServedModel(spec, shelf, self._bump) for spec in specs}
         if len(self._served) < len(specs):
             raise ValueError("two models of the same name")
         self._revision = 0
@@ -76,8 +84,8 @@ class LlamaEngine:
         return self._revision
 
     async def settled(self) -> None:
-        """Wait until every model is ready or broken."""
-        while any(served.state in ("starting", "restarting") for served in self._served.values()):
+        """Wait until every model is ready, broken, or unloaded."""
+        while any(served.state in ("loading", "restarting") for served in self._served.values()):
             await self.changed(self._revision)
 
     def models(self) -> tuple[EngineModel, ...]:
@@ -90,19 +98,19 @@ class LlamaEngine:
     @asynccontextmanager
     async def generate(self, request: GenerationRequest) -> AsyncIterator[AsyncIterator[GenerationEvent]]:
         """Jobs beyond the model's slots wait their turn in the worker."""
-        worker = self._find(request.model).worker()
-        try:
-            inbox = worker.open()
-        except WorkerGone as exc:
-            raise worker_error(request.model, exc.end) from exc
-        events = generation_events(request.model, worker, inbox)
-        try:
-            worker.post(wire_request(request, inbox.number))
-            yield events
-        finally:
-            worker.close(inbox)
-            worker.post(Cancel(inbox.number))
-            await events.aclose()
+        async with self._find(request.model).worker() as worker:
+            try:
+                inbox = worker.open()
+            except WorkerGone as exc:
+                raise worker_error(request.model, exc.end) from exc
+            events = generation_events(request.model, worker, inbox)
+            try:
+                worker.post(wire_request(request, inbox.number))
+                yield events
+            finally:
+                worker.close(inbox)
+                worker.post(Cancel(inbox.number))
+                await events.aclose()
 
     async def count_prompt(self, model: str, turns: Sequence[Turn], tools: ToolUse = NO_TOOLS) -> int:
         wired, wired_tools = wire_turns(turns), wire_tools(tools)
@@ -113,13 +121,16 @@ class LlamaEngine:
         return await self._count(model, lambda number: CountTexts(number, plain))
 
     async def score(self, request: ScoringRequest) -> tuple[TokenScore, ...]:
-        return await scores(self._find(request.model).worker(), request)
+        async with self._find(request.model).worker() as worker:
+            return await scores(worker, request)
 
     async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
-        return await embeddings(self._find(model).worker(), model, texts)
+        async with self._find(model).worker() as worker:
+            return await embeddings(worker, model, texts)
 
     async def _count(self, model: str, make: Callable[[int], CountPrompt | CountTexts]) -> int:
-        return await count(self._find(model).worker(), make, model)
+        async with self._find(model).worker() as worker:
+            return await count(worker, make, model)
 
     def _find(self, model: str) -> ServedModel:
         try:
