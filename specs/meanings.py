@@ -149,7 +149,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
     },
     "Started": {
         "job_id": "see Job id",
-        "prompt_tokens": "tokens put into the context",
+        "prompt_tokens": "tokens put into the context; without `counted` perhaps an upper bound",
         "hardware": "what runs it",
         "jurisdiction": "as in the Quote",
         "location": "for people; may be empty",

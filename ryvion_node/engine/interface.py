@@ -21,6 +21,7 @@ EngineErrorCode = Literal[
     "unsupported",  # this model or the engine behind it cannot do what was asked; never dropped silently
     "worker_crashed",  # the child died while the job ran
     "worker_stalled",  # the watchdog killed it
+    "busy",  # the engine behind is full just now
 ]
 
 
@@ -195,6 +196,8 @@ class PromptRead:
     prompt_tokens: int
     cached_tokens: int = 0
     """Of these, read for an earlier job of the same owner."""
+    is_exact: bool = True
+    """False: `prompt_tokens` is an upper bound, and `Ended` tells the count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +245,8 @@ class Ended:
     reason: Literal["stop", "length", "tool_calls"]
     completion_tokens: int
     reasoning_tokens: int = 0
+    prompt_tokens: int | None = None
+    """The prompt's count where PromptRead had none."""
 
 
 GenerationEvent = PromptRead | Piece | Ended

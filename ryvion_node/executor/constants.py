@@ -44,5 +44,7 @@ OFFER_CHANGE_S: Final = 10.5
 OFFER_FIRST_S: Final = 1.0
 """The first announcement: gossipsub needs one heartbeat to build its mesh."""
 
+BUSY_RETRY_MS: Final = 2000
+"""When a requester may come again to an engine that others fill: about the time of a short answer."""
 TYPICAL_JOB_TOKENS: Final = 128
 """Used to estimate how long a job ahead in the queue takes."""

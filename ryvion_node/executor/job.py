@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Literal
 
 import trio
 
 from ryvion_node.engine.interface import Ended, EngineError, Piece, PromptRead
 from ryvion_node.executor.coalesce import DeltaBuffer, next_frame_at
-from ryvion_node.executor.constants import ACCEPTANCE_TIMEOUT_S
+from ryvion_node.executor.constants import ACCEPTANCE_TIMEOUT_S, BUSY_RETRY_MS
 from ryvion_node.executor.request import generation_request
 from ryvion_node.executor.workshop import SoldTerms, Workshop
 from ryvion_node.ledger.errors import LedgerError
@@ -115,31 +116,35 @@ class SoldJob:
         async with self._turn, self._shop.engine.generate(wanted) as events:
             async for event in events:
                 match event:
-                    case PromptRead(prompt_tokens, cached_tokens):
-                        self._prompt_tokens = prompt_tokens
-                        await self._announce(cached_tokens)
+                    case PromptRead():
+                        await self._announce(event)
                         nursery.start_soon(self._send_deltas)
                     case Piece():
                         self._buffer.add(event)
                         self._wake.set()
                     case Ended():
+                        if event.prompt_tokens is not None:
+                            self._prompt_tokens = min(event.prompt_tokens, self._terms.offer.max_prompt_tokens)
                         self._ended = event
                         self._generated.set()
                         self._wake.set()
 
-    async def _announce(self, cached_tokens: int) -> None:
+    async def _announce(self, read: PromptRead) -> None:
+        """Say that the job has begun; a prompt that nobody has counted yet is at most what the order allows."""
         limit = self._terms.offer.max_prompt_tokens
-        if self._prompt_tokens > limit:
-            message = f"the prompt has {self._prompt_tokens} tokens, the order allows {limit}"
+        if read.is_exact and read.prompt_tokens > limit:
+            message = f"the prompt has {read.prompt_tokens} tokens, the order allows {limit}"
             raise EngineError("context_overflow", message)
+        self._prompt_tokens = read.prompt_tokens if read.is_exact else 0
+        prompt_tokens = min(read.prompt_tokens, limit)
         started = Started(
             job_id=self._terms.job_id,
-            prompt_tokens=self._prompt_tokens,
+            prompt_tokens=prompt_tokens,
             hardware=self._shop.hardware,
             jurisdiction=self._terms.quote.jurisdiction,
             location=self._shop.location,
             started_ms=self._started_ms,
-            cached_tokens=min(cached_tokens, self._prompt_tokens),
+            cached_tokens=min(read.cached_tokens, prompt_tokens),
         )
         await self._send(pack(started))
 
@@ -242,17 +247,23 @@ class SoldJob:
         """Canonical tokens of what was sent, never more than ordered (spec 04, billing)."""
         if self._delivered is not None:
             count = self._delivered.completion_tokens
-        elif texts := self._result.billable_texts():
-            count = await self._shop.engine.count_texts(self._terms.offer.model, texts)
         else:
-            count = 0
+            count = await self._count(self._result.billable_texts())
         return min(count, self._terms.offer.max_completion_tokens)
 
     async def _reasoning_units(self) -> int:
         if self._delivered is not None:
             return self._delivered.reasoning_tokens
-        thoughts = self._result.reasoning
-        return await self._shop.engine.count_texts(self._terms.offer.model, [thoughts]) if thoughts else 0
+        return await self._count([self._result.reasoning] if self._result.reasoning else ())
+
+    async def _count(self, texts: Sequence[str]) -> int:
+        """Tokens of what was delivered; what the engine cannot count is not billed."""
+        try:
+            return await self._shop.engine.count_texts(self._terms.offer.model, texts) if texts else 0
+        except EngineError as exc:
+            if exc.code == "unsupported":
+                return 0
+            raise
 
     def _finish_reason(self) -> str:
         if self._status == "cancelled":
@@ -315,8 +326,9 @@ class SoldJob:
         """An error bills nothing and gets no receipt (spec 04, billing)."""
         log_event(log, "job_failed", job=self._terms.job_id, code=failure.code)
         await self._shop.ledger.fail_job(self._terms.job_id, "sold", failure.code, str(failure))
-        status = 400 if failure.code in _FAULTS_OF_THE_REQUEST else 500
+        status = 400 if failure.code in _FAULTS_OF_THE_REQUEST else 300 if failure.code == "busy" else 500
+        retry_ms = BUSY_RETRY_MS if failure.code == "busy" else 0
         try:
-            await self._channel.send(pack(Error(status, failure.code, as_note(str(failure)), 0)))
+            await self._channel.send(pack(Error(status, failure.code, as_note(str(failure)), retry_ms)))
         except (StreamBroken, ProtocolError):
             return
