@@ -1,0 +1,81 @@
+"""One job on a server: the events of the engine's interface, out of a streamed completion."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+
+from ryvion_node.engine.interface import Ended, EngineError, GenerationEvent, GenerationRequest, PromptRead
+from ryvion_node.engine.remote.answer import Answer, Reason, StreamedError
+from ryvion_node.engine.remote.dialect import completion_body
+from ryvion_node.engine.remote.faults import failure
+from ryvion_node.engine.remote.http import HttpServer, ServerLost, ServerSlow
+from ryvion_node.engine.remote.meter import Meter, OwnMeter
+from ryvion_node.engine.remote.spec import Flavour
+from ryvion_node.engine.remote.sse import Garbled
+from ryvion_node.engine.remote.stream import Timing, completion
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """Where a model's jobs go, and who counts their tokens; without a meter the server's usage report does."""
+
+    name: str
+    server: HttpServer
+    flavour: Flavour
+    served_as: str
+    context_tokens: int
+    meter: Meter | None
+    timing: Timing
+
+
+async def job_events(backend: Backend, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+    """Run a job; closing the generator closes the request. Raises EngineError."""
+    answer = Answer(request.max_tokens, request.logprobs)
+    room = backend.context_tokens - 1
+    if backend.meter is not None:
+        prompt = await backend.meter.prompt(request.turns, request.tools)
+        room -= prompt
+        if room < 0:
+            raise EngineError(
+                "context_overflow", f"the prompt has {prompt} tokens, the context holds {backend.context_tokens}"
+            )
+        yield PromptRead(prompt)
+    fitting = replace(request, max_tokens=min(request.max_tokens, room + 1))
+    body = completion_body(backend.flavour, backend.served_as, fitting)
+    try:
+        async with completion(backend.server, backend.name, body, request.max_tokens, backend.timing) as events:
+            if backend.meter is None:
+                yield PromptRead(room, is_exact=False)
+            while not answer.done and (data := await events.next()) is not None:
+                if (piece := answer.add(data)) is not None:
+                    yield piece
+        reason = answer.end()
+    except (ServerLost, ServerSlow, Garbled, StreamedError) as exc:
+        raise failure(backend.name, exc) from exc
+    if (rest := answer.rest()) is not None:
+        yield rest
+    yield await _ended(backend, answer, reason)
+
+
+async def _ended(backend: Backend, answer: Answer, reason: Reason) -> Ended:
+    """The bill. What nobody counted is not billed, and tokens that were not delivered are not either."""
+    thoughts = answer.thoughts()
+    if backend.meter is not None:
+        try:
+            reasoning = await backend.meter.texts([thoughts]) if thoughts else 0
+            return Ended(reason, reasoning + await backend.meter.texts(answer.texts()), reasoning)
+        except EngineError:
+            if isinstance(backend.meter, OwnMeter):
+                raise  # the offer says that we count
+    usage = answer.usage
+    if usage is None:
+        return Ended(reason, 0, prompt_tokens=0)
+    delivered_bytes = sum(len(text.encode()) for text in (thoughts, *answer.texts()))
+    completion_tokens = min(usage.completion_tokens, delivered_bytes)
+    return Ended(
+        reason,
+        completion_tokens,
+        min(usage.reasoning_tokens, completion_tokens) if thoughts else 0,
+        prompt_tokens=usage.prompt_tokens,
+    )

@@ -1,0 +1,86 @@
+"""One streamed completion from its request to its last event."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from ryvion_node.engine.remote import constants as limits
+from ryvion_node.engine.remote.faults import refusal
+from ryvion_node.engine.remote.http import HttpServer, Reply, ServerLost, ServerSlow, parsed
+from ryvion_node.engine.remote.sse import EventStream, Garbled
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long a server is waited for; in seconds."""
+
+    connect_s: float = 5.0
+    answer_s: float = 20.0
+    """For a short question: the list of its models, a count."""
+    first_s: float = 120.0
+    """From a job's request to the first thing generated: a long prompt is read before it."""
+    gap_s: float = 30.0
+    """Between two events of a stream. Comments that keep a connection alive are no events."""
+    check_every_s: float = 10.0
+    """Between two looks at a server that runs no job of ours."""
+
+
+class Completion:
+    """The events of a stream, one at a time; nothing is read ahead of the reader."""
+
+    def __init__(self, reply: Reply, max_tokens: int, timing: Timing) -> None:
+        self._reply = reply
+        self._timing = timing
+        self._events = EventStream()
+        self._left_bytes = limits.STREAM_BASE_BYTES + limits.STREAM_BYTES_PER_TOKEN * max_tokens
+        self._has_begun = False
+        self._is_over = False
+
+    async def next(self) -> str | None:
+        """The next event's data, or None at the end of the stream. Raises Garbled, ServerLost or ServerSlow."""
+        within_s = self._timing.gap_s if self._has_begun else self._timing.first_s
+        try:
+            with trio.fail_after(within_s):
+                while (event := self._events.take()) is None and not self._is_over:
+                    await self._read()
+        except trio.TooSlowError:
+            raise ServerSlow(f"its stream was silent for {within_s:g} s") from None
+        self._has_begun = True
+        return event
+
+    async def _read(self) -> None:
+        data = await self._reply.read()
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            raise Garbled("its stream is far longer than the tokens that were asked for")
+        if data:
+            self._events.feed(data)
+        else:
+            self._events.finish()
+            self._is_over = True
+
+
+@asynccontextmanager
+async def completion(
+    server: HttpServer, model: str, body: dict[str, object], max_tokens: int, timing: Timing
+) -> AsyncIterator[Completion]:
+    """Open a stream. Raises EngineError when the server refuses, else ServerLost, ServerSlow or Garbled."""
+    async with server.send("POST", "/v1/chat/completions", body, within_s=timing.first_s) as reply:
+        if reply.status != 200:
+            raise refusal(model, reply.status, await _refused(reply, timing))
+        if reply.media_type != "text/event-stream":
+            raise Garbled("it does not stream its answers")
+        yield Completion(reply, max_tokens, timing)
+
+
+async def _refused(reply: Reply, timing: Timing) -> object:
+    """The body of an error, as far as it can be read."""
+    try:
+        with trio.fail_after(timing.answer_s):
+            return parsed(await reply.whole())
+    except (ServerLost, ServerSlow, trio.TooSlowError):
+        return None
