@@ -1,31 +1,30 @@
 """Renders a chat template without ever showing it the contents.
 
-Each content is replaced by a random mark, the template is rendered, and the result is cut at the marks. So contents
-are tokenised apart from the template's own text, and `<|end|>` typed by a user stays five characters of text.
+Each text that another person wrote (contents, tool descriptions, arguments) is replaced by a random mark, the template
+is rendered, and the result is cut at the marks. So these texts are tokenised apart from the template's own, and
+`<|end|>` typed by a user stays five characters of text.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from ryvion_node.engine.constants import MAX_RENDERED_CHARS, MAX_TEMPLATE_CHARS
-from ryvion_node.engine.wire import WireTurn
+from ryvion_node.engine.constants import MAX_MARKED_CHARS, MAX_RENDERED_CHARS, MAX_TEMPLATE_CHARS
+from ryvion_node.engine.wire import WireCall, WireTurn
+from ryvion_node.engine.worker.marks import Marks, MarksExhausted
+from ryvion_node.engine.worker.speech.tools import NO_OFFER, Offer, call_arguments, short_id
 
 ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool"})
 """A role is written by the template as its own text, so it must be one of these."""
 
-_WING: Final = "\u2003"
-"""White space put on both sides of a mark: gone after rendering, the template trims that side."""
+_PROBED: Final = "probe_tool"
 
 
 class TemplateRefused(Exception):
@@ -48,35 +47,84 @@ class ChatTemplate:
         if len(source) > MAX_TEMPLATE_CHARS:
             raise TemplateRefused(f"the chat template has {len(source)} characters, limit {MAX_TEMPLATE_CHARS}")
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = _to_json
         environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+        environment.filters["tojson"] = self._to_json
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as exc:
             raise TemplateRefused(f"the chat template is not valid: {exc.message}") from exc
-        self._names = {"bos_token": bos, "eos_token": eos}
+        self.source = source
+        self._marks = Marks()
+        self._names = {"bos_token": bos, "eos_token": eos, "documents": None}
+        # Some templates want the ids that one vendor's models were trained with.
+        self._short_ids = "!= 9" in source
 
-    def segments(self, turns: Sequence[WireTurn]) -> tuple[Segment, ...]:
+    def segments(self, turns: Sequence[WireTurn], offer: Offer = NO_OFFER) -> tuple[Segment, ...]:
         """The prompt for these turns, in order. Raises TemplateRefused."""
         prefix = ""
-        if turns and turns[-1][0] == "assistant":
+        if turns and turns[-1][0] == "assistant" and not turns[-1][3]:
             prefix, turns = turns[-1][1], turns[:-1]
-        marks = [_Mark(role, content, name) for role, content, name, _calls, _answers in turns]
-        segments = _cut(self._render([mark.message() for mark in marks]), marks)
+        marks = self._marks = Marks()
+        try:
+            messages = [self._message(marks, number, turn) for number, turn in enumerate(turns)]
+            segments = self._cut(marks, turns, self._render(marks, messages, offer))
+        except MarksExhausted as exc:
+            raise TemplateRefused(str(exc)) from exc
         if prefix:
             segments.append(Segment(prefix, is_content=True))
         return tuple(segment for segment in segments if segment.text)
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
+    def shows_tools(self) -> bool:
+        """Does it put tools into the prompt, and the calls and answers of earlier turns?"""
+        offer = Offer.of((((_PROBED, "what it does", '{"type":"object","properties":{}}'),), "auto", "", True))
+        asked: WireTurn = ("user", "ask", "", (), "")
+        called: WireTurn = ("assistant", "", "", (("call_1", _PROBED, '{"a":1}'),), "")
+        answered: WireTurn = ("tool", "answer", "", (), "call_1")
+        try:
+            first, again = self.segments((asked,), offer), self.segments((asked, called, answered), offer)
+        except TemplateRefused:
+            return False
+        shown, told = ("".join(part.text for part in parts if part.is_content) for parts in (first, again))
+        return _PROBED in shown and told.count(_PROBED) > shown.count(_PROBED) and "answer" in told
+
+    def _message(self, marks: Marks, number: int, turn: WireTurn) -> dict[str, Any]:
+        role, content, name, calls, answers = turn
+        if role not in ROLES:
+            raise TemplateRefused("unknown role")
+        # As clients send it: no content beside calls is none at all.
+        message: dict[str, Any] = {"role": role, "content": marks.content(content, number) or (None if calls else "")}
+        if name:
+            message["name"] = marks.quote(name)
+        if calls:
+            message["tool_calls"] = [self._call(marks, call) for call in calls]
+        if answers:
+            message["tool_call_id"] = marks.quote(self._id(answers))
+        return message
+
+    def _call(self, marks: Marks, call: WireCall) -> dict[str, Any]:
+        call_id, name, text = call
+        values = call_arguments(text)
+        arguments = marks.quote(text) if values is None else marks.arguments(values, text)
+        return {
+            "id": marks.quote(self._id(call_id)),
+            "type": "function",
+            "function": {"name": marks.quote(name), "arguments": arguments},
+        }
+
+    def _id(self, call_id: str) -> str:
+        return short_id(call_id) if self._short_ids else call_id
+
+    def _render(self, marks: Marks, messages: list[dict[str, Any]], offer: Offer) -> str:
         parts: list[str] = []
         size = 0
+        names: dict[str, Any] = {**self._names, "messages": messages, "tools": _described(marks, offer)}
         try:
-            for part in self._template.generate(messages=messages, add_generation_prompt=True, **self._names):
+            for part in self._template.generate(add_generation_prompt=True, **names):
                 parts.append(part)
                 size += len(part)
                 if size > MAX_RENDERED_CHARS:
                     raise TemplateRefused("the chat template renders too much text")
-        except TemplateRefused:
+        except (TemplateRefused, MarksExhausted):
             raise
         except jinja2.TemplateError as exc:
             raise TemplateRefused(f"the chat template refuses these messages: {exc.message}") from exc
@@ -84,59 +132,53 @@ class ChatTemplate:
             raise TemplateRefused(f"the chat template fails on these messages: {type(exc).__name__}") from exc
         return "".join(parts)
 
+    def _to_json(
+        self,
+        value: object,
+        indent: int | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+        ensure_ascii: bool = False,
+    ) -> str:
+        return self._marks.dump(
+            value, indent=indent, separators=separators, sort_keys=sort_keys, ensure_ascii=ensure_ascii
+        )
 
-class _Mark:
-    """One turn in disguise."""
-
-    def __init__(self, role: str, content: str, name: str) -> None:
-        if role not in ROLES:
-            raise TemplateRefused("unknown role")
-        self.role, self.content, self.name = role, content, name
-        # Nothing but white space needs no disguise, and templates ask whether there is any content.
-        self.content_mark = _fresh() if content.strip() else ""
-        self.name_mark = _fresh() if name else ""
-
-    def message(self) -> dict[str, str]:
-        content = f"{_WING}{self.content_mark}{_WING}" if self.content_mark else self.content
-        return {"role": self.role, "content": content} | ({"name": self.name_mark} if self.name_mark else {})
-
-
-def _cut(rendered: str, marks: Sequence[_Mark]) -> list[Segment]:
-    """Cut at the marks and put the contents in their places."""
-    contents = {mark.content_mark: mark for mark in marks if mark.content_mark}
-    names = {mark.name_mark: mark for mark in marks if mark.name_mark}
-    parts = re.split("(" + "|".join(map(re.escape, (*contents, *names))) + ")", rendered) if contents else [rendered]
-    for found, mark in contents.items():
-        if (times := parts.count(found)) != 1:
-            raise TemplateRefused(
-                f"the chat template {'repeats' if times else 'drops or alters'} the content of a {mark.role} message"
-            )
-    segments = []
-    # Even parts are the template's own text, odd ones marks.
-    for index in range(1, len(parts), 2):
-        if parts[index] in names:
-            content = names[parts[index]].name
-        else:
-            content = contents[parts[index]].content
-            if parts[index - 1].endswith(_WING):
-                parts[index - 1] = parts[index - 1][:-1]
-            else:
-                content = content.lstrip()
-            if parts[index + 1].startswith(_WING):
-                parts[index + 1] = parts[index + 1][1:]
-            else:
-                content = content.rstrip()
-        segments += [Segment(parts[index - 1], is_content=False), Segment(content, is_content=True)]
-    return [*segments, Segment(parts[-1], is_content=False)]
+    def _cut(self, marks: Marks, turns: Sequence[WireTurn], rendered: str) -> list[Segment]:
+        """Cut at the marks and put what they stand for in their places."""
+        seen = [0] * len(turns)
+        segments: list[Segment] = []
+        size = 0
+        for text, marked, contents in marks.cut(rendered):
+            for number in contents:
+                seen[number] += 1
+            size += len(text)
+            if size > MAX_MARKED_CHARS:
+                raise TemplateRefused("the chat template renders too much text")
+            segments.append(Segment(text, is_content=marked))
+        for times, (role, content, _name, calls, _answers) in zip(seen, turns, strict=True):
+            # Beside calls many templates write no content.
+            if content.strip() and times != 1 and not (calls and times == 0):
+                what = "repeats" if times else "drops or alters"
+                raise TemplateRefused(f"the chat template {what} the content of a {role} message")
+        if any(marks.left_in(segment.text) for segment in segments if not segment.is_content):
+            raise TemplateRefused("the chat template alters a name, a tool or a call")
+        return segments
 
 
-def _fresh() -> str:
-    # The signs at its ends are altered by escaping filters, the letters by case filters: then it is not found again.
-    return f"<\"&'{secrets.token_hex(12)}Xx'&\">"
-
-
-def _to_json(value: object, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _described(marks: Marks, offer: Offer) -> list[dict[str, Any]] | None:
+    """The tools as templates expect them."""
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": marks.quote(tool.name),
+                "description": marks.quote(tool.description),
+                "parameters": marks.quote(tool.parameters),
+            },
+        }
+        for tool in offer.tools
+    ] or None
 
 
 def _raise_exception(message: str) -> NoReturn:

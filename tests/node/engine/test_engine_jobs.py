@@ -25,7 +25,7 @@ from ryvion_node.engine.constants import CREDIT_RETURN_TOKENS, CREDIT_TOKENS
 from ryvion_node.engine.counter import VocabCounter
 from ryvion_node.engine.gguf import read_header
 from ryvion_node.engine.gguf_cut import cut_file
-from ryvion_node.engine.interface import EngineError, ModelSpec, Piece, Sampling, PromptRead, Turn
+from ryvion_node.engine.interface import EngineError, ModelSpec, Piece, PromptRead, Sampling, Turn
 from ryvion_node.engine.llama_engine import LlamaEngine
 
 

@@ -59,6 +59,8 @@ def test_a_last_assistant_turn_is_continued() -> None:
         ("m.content.lstrip()", "a b \n"),
         ("m.content.rstrip()", "\n a b"),
         ("m.content", "\n a b \n"),
+        ("m.content | tojson", '"\\n a b \\n"'),
+        ("m.content | trim | tojson", '"a b"'),
     ],
 )
 def test_trimming_templates_trim_contents(expression: str, kept: str) -> None:
@@ -68,7 +70,7 @@ def test_trimming_templates_trim_contents(expression: str, kept: str) -> None:
 
 @pytest.mark.parametrize(
     "expression",
-    ["m.content | upper", "m.content | e", "m.content | tojson", "m.content[:9]", "m.content ~ m.content", "'x'"],
+    ["m.content | upper", "m.content | e", "m.content[:9]", "m.content ~ m.content", "'x'"],
 )
 def test_templates_that_alter_double_or_drop_contents_are_refused(expression: str) -> None:
     with pytest.raises(TemplateRefused, match="content of a user message"):
@@ -109,7 +111,7 @@ def test_refusals_have_reasons(template: str, reason: str) -> None:
 
 def test_what_templates_of_the_field_expect() -> None:
     template = (
-        "{%- if not tools is defined %}{{ strftime_now('%Y')[:2] }}{% endif %}"
+        "{%- if tools is none %}{{ strftime_now('%Y')[:2] }}{% endif %}"
         "{%- for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m.content }}{% endfor -%}"
         "{{ {'a': '\u00e9'} | tojson }}{{ eos_token }}"
     )
