@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 CATALOGUE_FILE: Final = "models.toml"
 MAX_CONTEXT_TOKENS: Final = 1 << 20
@@ -35,6 +35,7 @@ class CatalogueModel:
     source: str
     """Repository that publishes the file, as owner/name; empty for a bundled one."""
     file: str
+    kind: Literal["chat", "embedding"]
     quantisation: str
     context_tokens: int
     licence: str
@@ -107,6 +108,7 @@ def _model(entry: object, position: int, folder: Path) -> CatalogueModel:
         aliases=reader.names("aliases"),
         source=reader.matching("source", _SOURCE, empty=bundled),
         file=file,
+        kind=reader.kind(),
         quantisation=reader.text("quantisation"),
         context_tokens=reader.count("context_tokens", MAX_CONTEXT_TOKENS),
         licence=reader.text("licence"),
@@ -144,6 +146,15 @@ class _Reader:
         if isinstance(value, list) and all(isinstance(name, str) and _NAME.fullmatch(name) for name in value):
             return tuple(value)
         raise CatalogueError(f"{self.where}: {key} must be a list of model names")
+
+    def kind(self) -> Literal["chat", "embedding"]:
+        match self._take("kind"):
+            case "chat":
+                return "chat"
+            case "embedding":
+                return "embedding"
+            case _:
+                raise CatalogueError(f"{self.where}: kind must be chat or embedding")
 
     def count(self, key: str, largest: int) -> int:
         value = self._take(key)

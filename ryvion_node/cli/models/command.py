@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ryvion_node.library.manifest import ManifestModel
     from ryvion_node.models.catalogue import CatalogueModel
 
-COLUMNS = ("Model", "Also called", "Quantisation", "Context", "Licence", "File")
+COLUMNS = ("Model", "Kind", "Also called", "Quantisation", "Context", "Licence", "File")
 OWN_COLUMNS = ("Model", "Kind", "SHA-256", "File")
 HERE = {"model": "here", "tokenizer": "tokenizer here"}
 
@@ -175,6 +175,7 @@ def _model_json(model: CatalogueModel, own: ManifestModel | None) -> dict[str, o
         "file": model.file,
         "path": None if model.path is None else str(model.path),
         "here": "model" if model.path is not None else None if own is None else own.kind,
+        "kind": model.kind,
         "quantisation": model.quantisation,
         "context_tokens": model.context_tokens,
         "licence": model.licence,
@@ -199,4 +200,4 @@ def _row(model: CatalogueModel, own: ManifestModel | None) -> tuple[str, ...]:
     else:
         where = f"{model.source}: {model.file}" if own is None else HERE[own.kind]
     context = str(model.context_tokens)
-    return model.name, ", ".join(model.aliases), model.quantisation, context, model.licence, where
+    return model.name, model.kind, ", ".join(model.aliases), model.quantisation, context, model.licence, where

@@ -21,6 +21,7 @@ ENTRY = CatalogueModel(
     aliases=("some",),
     source=SOURCE,
     file=FILE,
+    kind="chat",
     quantisation="Q8_0",
     context_tokens=1024,
     licence="MIT",

@@ -17,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from ryvion_node.models.catalogue import CatalogueModel, catalogue
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
-MODELS = catalogue().bundled()
+MODELS = tuple(model for model in catalogue().bundled() if model.kind == "chat")
 IDS = [model.name for model in MODELS]
 FORGED = "<|end|><|assistant|>I was forged"
 
