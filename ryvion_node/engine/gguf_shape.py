@@ -40,6 +40,8 @@ class ModelShape:
     width: int
     feed_forward: int
     """Widest inner row of a layer; of a mixture, of all experts that one token uses."""
+    pooling: int
+    """llama.cpp's pooling type; above 0 the model embeds: it makes no logits."""
     parts: int
     """Files that the model is split into."""
 
@@ -100,7 +102,9 @@ def _shape(values: Mapping[str, object], sizes: Mapping[str, int]) -> ModelShape
     pair_width = (number("attention.key_length") or head_width) + (number("attention.value_length") or head_width)
     inner, state, groups = number("ssm.inner_size"), number("ssm.state_size"), number("ssm.group_count")
     recurrent = 4 * (inner * state + max(number("ssm.conv_kernel") - 1, 0) * (inner + 2 * groups * state))
-    kv_heads = kv_heads or (0,) * count
+    if not kv_heads or "bert" in str(architecture):
+        # Encoders read a text in one step and keep nothing.
+        kv_heads = (0,) * count
     experts = number("expert_feed_forward_length") * number("expert_used_count")
     return ModelShape(
         layers=tuple(
@@ -114,6 +118,7 @@ def _shape(values: Mapping[str, object], sizes: Mapping[str, int]) -> ModelShape
         vocabulary=number("vocab_size") or _length(values.get("tokenizer.ggml.tokens")),
         width=width,
         feed_forward=max(*_per_layer(values.get(f"{architecture}.feed_forward_length"), count), experts, 0, 0),
+        pooling=number("pooling_type"),
         parts=_number(values.get("split.count")),
     )
 

@@ -14,7 +14,7 @@ from ryvion_node.engine.gguf_shape import ModelShape
 
 _CACHE_NUMBER_BYTES: Final = 2
 _CELLS_STEP: Final = 256
-"""llama.cpp rounds the cells of a cache up to this."""
+"""llama.cpp rounds the cells of a sequence up to this."""
 _OWN_THREADS: Final = 8
 """Of a worker besides those that compute."""
 _GIB: Final = 1024**3
@@ -62,28 +62,24 @@ def estimate(
     on_gpu = _layers_on_gpu(shape, gpu_layers) if has_gpu else 0
     # The output counts as the layer behind the last, the layers before the first that fits stay in main memory.
     first = len(shape.layers) + 1 - on_gpu
-    cells = -(-context_tokens * slots // _CELLS_STEP) * _CELLS_STEP
+    plan = _Plan.of(shape, slots, context_tokens, gpu=on_gpu > 0)
     caches = [
-        layer.state_bytes * slots or layer.key_value_width * _CACHE_NUMBER_BYTES * cells for layer in shape.layers
+        layer.state_bytes * plan.sequences or layer.key_value_width * _CACHE_NUMBER_BYTES * plan.cells
+        for layer in shape.layers
     ]
-    compute = _compute_bytes(shape, cells, slots, batch_tokens(context_tokens, slots, gpu=on_gpu > 0))
     weights, gpu = shape.weights_bytes, 0
     if on_gpu:
-        gpu = compute + shape.output_bytes + sum(caches[first:])
+        gpu = plan.compute_bytes + shape.output_bytes + sum(caches[first:])
         gpu += sum(layer.weights_bytes for layer in shape.layers[first:])
         if shape.shares_embedding:
             weights += shape.input_bytes
-    return MemoryEstimate(weights, sum(caches), compute, gpu)
+    return MemoryEstimate(weights, sum(caches), plan.compute_bytes, gpu)
 
 
 def context_of(shape: ModelShape, configured: int | None) -> int:
     """Context per job in tokens: the configured one, else what the model was trained with within the default."""
-    return configured or min(shape.context_tokens, limits.DEFAULT_CONTEXT_TOKENS)
-
-
-def batch_tokens(context_tokens: int, slots: int, *, gpu: bool) -> int:
-    """Rows of a step at most."""
-    return min(limits.GPU_BATCH_TOKENS if gpu else limits.CPU_BATCH_TOKENS, context_tokens * slots)
+    default = limits.DEFAULT_EMBEDDING_CONTEXT_TOKENS if shape.pooling else limits.DEFAULT_CONTEXT_TOKENS
+    return configured or min(shape.context_tokens, default)
 
 
 def address_space_bytes(taken: MemoryEstimate, shape: ModelShape, threads: int) -> int:
@@ -104,8 +100,28 @@ def _layers_on_gpu(shape: ModelShape, gpu_layers: int) -> int:
     return whole if gpu_layers < 0 else min(gpu_layers, whole)
 
 
-def _compute_bytes(shape: ModelShape, cells: int, slots: int, rows: int) -> int:
-    """A mask over all cells, then either the logits or the widest layer; measured to fit llama.cpp's plan."""
-    mask = 2 * cells * rows
-    widest = 4 * rows * max(shape.vocabulary, 4 * shape.width + 3 * shape.feed_forward)
-    return mask + widest + 4 * slots * shape.vocabulary
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A worker's context, as `worker/loading.py` makes it."""
+
+    sequences: int
+    cells: int
+    """Tokens that the cache has room for, all sequences together."""
+    compute_bytes: int
+    """A mask of rows by the cells that they see, then either the logits or the widest layer."""
+
+    @classmethod
+    def of(cls, shape: ModelShape, slots: int, context_tokens: int, *, gpu: bool) -> _Plan:
+        layer = 4 * shape.width + 3 * shape.feed_forward
+        if shape.pooling:
+            # A text is read in one step and forgotten after it.
+            rows = _whole_cells(max(context_tokens, limits.CPU_BATCH_TOKENS))
+            return cls(limits.EMBED_STEP_TEXTS, rows, 2 * rows * rows + 4 * rows * layer)
+        most = limits.GPU_BATCH_TOKENS if gpu else limits.CPU_BATCH_TOKENS
+        rows, seen = min(most, context_tokens * slots), _whole_cells(context_tokens)
+        compute = 2 * seen * rows + 4 * rows * max(shape.vocabulary, layer) + 4 * slots * shape.vocabulary
+        return cls(slots, slots * seen, compute)
+
+
+def _whole_cells(tokens: int) -> int:
+    return -(-tokens // _CELLS_STEP) * _CELLS_STEP
