@@ -17,9 +17,10 @@ from typing import Literal
 
 from ryvion_protocol.checks import billed_units
 from ryvion_protocol.errors import PayloadInvalid, ProtocolError
-from ryvion_protocol.messages import AuditEnvelope, Receipt
+from ryvion_protocol.messages import AuditEnvelope, Receipt, ToolCall
 from ryvion_protocol.packet import unpack
 from ryvion_protocol.receipt import fields_of, receipt_from_json, receipt_to_json, verify_receipt
+from ryvion_protocol.transcript import result_payload
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """An export of tens of thousands of receipts; a larger file is something else."""
@@ -92,8 +93,9 @@ def read_receipts(data: bytes) -> list[JsonObject]:
 
 
 def verify_exported(exported: Mapping[str, object], answer: bytes | None = None) -> Verdict:
-    """Check one receipt object, and with `answer` that it is the text the receipt is for.
+    """Check one receipt object, and with `answer` that it is what the receipt is for.
 
+    `answer` is its exact text, or the JSON of the chat completion or of its message, as clients of the endpoint keep it.
     Raises ReceiptFileUnreadable when it is no RYV1 receipt.
     """
     try:
@@ -130,10 +132,37 @@ def _signature(receipt: Receipt) -> Finding:
 def _answer(receipt: Receipt, answer: bytes | None) -> Finding:
     if answer is None:
         return Finding("answer", "absent", f"Not compared; SHA-256 of the answer must be {receipt.result_hash.hex()}.")
-    found = hashlib.sha256(answer).digest()
+    read = None if hashlib.sha256(answer).digest() == receipt.result_hash else _payload_of_message(answer)
+    payload = answer if read is None else read
+    found = hashlib.sha256(payload).digest()
     if found == receipt.result_hash:
-        return Finding("answer", "passed", f"The receipt is for this answer of {len(answer)} bytes (SHA-256 agrees).")
-    return Finding("answer", "failed", f"It is for another text: this one has SHA-256 {found.hex()}.")
+        return Finding("answer", "passed", f"The receipt is for this answer of {len(payload)} bytes (SHA-256 agrees).")
+    return Finding("answer", "failed", f"It is for another answer: this one has SHA-256 {found.hex()}.")
+
+
+def _payload_of_message(answer: bytes) -> bytes | None:
+    """What the result hash of an assistant's message is over (spec 02); None when these bytes are no such JSON."""
+    try:
+        match json.loads(answer):
+            case {"choices": [{"message": dict(message)}]} | ({"role": "assistant"} as message):
+                calls = [_call_of(call) for call in message.get("tool_calls") or ()]
+                return result_payload(_text(message.get("content")), _text(message.get("reasoning_content")), calls)
+    except (ValueError, RecursionError, TypeError):
+        return None
+    return None
+
+
+def _call_of(call: object) -> ToolCall:
+    match call:
+        case {"id": str(call_id), "function": {"name": str(name), "arguments": str(arguments)}}:
+            return ToolCall(call_id, name, arguments)
+    raise ValueError("not a tool call")
+
+
+def _text(value: object) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise ValueError("not a text")
 
 
 def _envelope(receipt: Receipt, exported: object) -> Iterator[Finding]:

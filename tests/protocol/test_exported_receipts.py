@@ -19,11 +19,12 @@ from ryvion_protocol.exported import (
     read_receipts,
     verify_exported,
 )
-from ryvion_protocol.messages import AuditEnvelope, Receipt
+from ryvion_protocol.messages import AuditEnvelope, Receipt, ToolCall
 from ryvion_protocol.packet import pack
 from ryvion_protocol.receipt import ReceiptFields, fields_of, issue_receipt
 from ryvion_protocol.schema import JobId
 from ryvion_protocol.signing import SigningIdentity
+from ryvion_protocol.transcript import result_payload
 
 SELLER = SigningIdentity(bytes(range(32)))
 STRANGER = SigningIdentity(bytes(range(1, 33)))
@@ -46,8 +47,19 @@ FIELDS_VECTOR = {
 """A receipt of another implementation, whose job id we would not issue."""
 
 
-def make_receipt(identity: SigningIdentity = SELLER, units: int = 9) -> Receipt:
-    result_hash = hashlib.sha256(ANSWER.encode()).digest()
+CALL = ToolCall("call_1", "get_weather", '{"city": "Paris"}')
+MESSAGE = {
+    "role": "assistant",
+    "content": None,
+    "reasoning_content": "A place is named.",
+    "tool_calls": [
+        {"id": CALL.id, "type": "function", "function": {"name": CALL.name, "arguments": CALL.arguments}},
+    ],
+}
+
+
+def make_receipt(identity: SigningIdentity = SELLER, units: int = 9, payload: bytes = ANSWER.encode()) -> Receipt:
+    result_hash = hashlib.sha256(payload).digest()
     return issue_receipt(ReceiptFields(JOB_ID, identity.public_key, result_hash, units), identity)
 
 
@@ -202,3 +214,30 @@ def test_any_changed_values_give_a_verdict_or_a_refusal(changes: dict[str, objec
     unchanged = all(exported[key] == value for key, value in make_export().items() if key != "audit_envelope")
     envelope_fine = exported["audit_envelope"] in (None, make_export()["audit_envelope"])
     assert verdict.valid == (unchanged and envelope_fine)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_answer_with_calls_is_read_from_the_message_that_clients_keep(whole: bool) -> None:
+    """R-02-13."""
+    export = make_export(make_receipt(payload=result_payload("", "A place is named.", [CALL])))
+
+    def saved(message: dict[str, Any]) -> bytes:
+        return json.dumps({"choices": [{"index": 0, "message": message}]} if whole else message).encode()
+
+    assert verify_exported(export, saved(MESSAGE)).valid
+    for other in ({"content": "x"}, {"tool_calls": None}, {"reasoning_content": "A plaice is named."}):
+        assert failed(verify_exported(export, saved(MESSAGE | other))) == ["answer"]
+    for text in (ANSWER, ""):
+        receipt = make_receipt(payload=text.encode())
+        assert verify_exported(make_export(receipt), saved({"role": "assistant", "content": text})).valid
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3)))
+def test_any_json_as_an_answer_is_compared_and_nothing_worse(value: object) -> None:
+    for parts in (
+        {"content": value},
+        {"tool_calls": value},
+        {"tool_calls": [{"id": value, "function": {"name": "f", "arguments": ""}}]},
+    ):
+        for answer in (value, {"role": "assistant"} | parts, {"choices": [{"message": parts}]}):
+            assert failed(verify_exported(make_export(), json.dumps(answer).encode())) == ["answer"]
