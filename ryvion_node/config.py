@@ -6,6 +6,7 @@ from them). Values arrive as TOML has them and are stored in the units their nam
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -22,6 +23,8 @@ from ryvion_protocol.constants import MAX_METERING_UNITS, MAX_PRICE, NETWORK_ID
 
 MICRO = 1_000_000
 """Micro-credits in a credit."""
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?) ?([kMGT]i?)?B?", re.ASCII)
+_SIZES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 MAX_CONFIG_BYTES = 1024 * 1024
 """A hand-written file is a few kB; more is not one."""
 _ADDRESS = r"^/[!-~]{1,255}$"
@@ -67,6 +70,16 @@ def _digest(value: object) -> object:
     return bytes.fromhex(digest)
 
 
+def parse_size(value: object) -> object:
+    """A number of bytes, or a text such as "12 GiB" or "800 MB", to bytes."""
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip().replace("Ki", "ki").replace("K", "k"))
+    if match is None:
+        raise ValueError('a size is a number of bytes, or such as "12 GiB" or "800 MB"')
+    return int(Decimal(match[1]) * _SIZES[match[2] or ""])
+
+
 def _windows(value: object) -> object:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         return value
@@ -101,6 +114,9 @@ Credits = Annotated[int, BeforeValidator(parse_credits)]
 Price = Annotated[int, BeforeValidator(parse_price)]
 """Decimal credits per million tokens in the file, micro-credits in the program."""
 Seconds = Annotated[float, BeforeValidator(_float), Field(gt=0, le=3600)]
+IdleSeconds = Annotated[float, BeforeValidator(_float), Field(ge=1, le=7 * 24 * 3600)]
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=2**20, le=2**50)]
+"""Bytes, in the file also as a text with a unit."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 Strings = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
@@ -190,12 +206,24 @@ class ModelSection(Section):
     context_tokens: Annotated[int, Field(ge=16, le=2**24)] | None = Field(
         default=None, description="Context per job. Unset: what the model was trained with, at most 8192."
     )
-    slots: int = Field(default=4, ge=1, le=256, description="Jobs at once.")
+    slots: int = Field(default=4, ge=1, le=64, description="Jobs at once.")
     gpu_layers: int = Field(
         default=-1, ge=-1, le=10_000, description="Layers to put on the GPU; -1: all, when there is one."
     )
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
-        default=None, description="CPU threads. Unset: llama.cpp decides."
+        default=None, description="CPU threads. Unset: as many as there are cores."
+    )
+    load: Literal["start", "first-use"] = Field(
+        default="start",
+        description="When to load it. With `first-use` it is offered all the same; the first start loads it to measure it.",
+    )
+    idle_unload_s: IdleSeconds | None = Field(
+        default=None,
+        description="Unload it after so long without a job; the next job loads it again. Unset: only when another model needs the memory.",
+    )
+    template: FilePath | None = Field(
+        default=None,
+        description="Chat template (Jinja) to use in place of the file's own; relative to the configuration file. Buyers cannot count its prompts.",
     )
 
     @model_validator(mode="after")
@@ -237,6 +265,10 @@ class ExecutorSection(Section):
     price_out: Price = Field(default=0, description="Credits per million completion tokens, at most 6 decimals.")
     max_queue: int = Field(
         default=16, ge=0, le=4096, description="Jobs that may wait for a slot; further ones are refused as busy."
+    )
+    memory_budget: Size | None = Field(
+        default=None,
+        description='Most memory that loaded models take together, such as "12 GiB": of the GPU where there is one, else of the machine. Unset: 80 % of what is free at the start.',
     )
     models: Annotated[tuple[ModelSection, ...], BeforeValidator(_tuple)] = Field(
         default=(), max_length=32, description="The models, each an [[executor.models]] table."
@@ -345,7 +377,9 @@ def _merge(values: dict[str, Any], overrides: Mapping[str, object]) -> dict[str,
 def _anchored(config: NodeConfig, folder: Path) -> NodeConfig:
     """Make the paths that the file gives relative to the file's own folder absolute."""
     models = tuple(
-        model if model.path is None else model.model_copy(update={"path": folder / model.path})
+        model.model_copy(
+            update={key: folder / path for key in ("path", "template") if (path := getattr(model, key)) is not None}
+        )
         for model in config.executor.models
     )
     executor = config.executor.model_copy(update={"models": models})

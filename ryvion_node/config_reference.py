@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ryvion_node.config import Credits, Price, Section, all_sections
+from ryvion_node.config import Credits, Price, Section, Size, all_sections
 from ryvion_node.hours import Window
 
 _INTRODUCTION = """\
@@ -87,12 +87,15 @@ _WORDS: dict[object, str] = {
     Window: "window",
 }
 
+_SIZE = get_args(Size)[1]
 _MONEY = {*get_args(Credits)[1:], *get_args(Price)[1:]}
 
 
 def _type(annotation: Any, metadata: list[Any]) -> str:
     if _MONEY & set(metadata):
         return "credits"
+    if _SIZE in metadata:
+        return "size"
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _type(parts[0], list(parts[1:]))
