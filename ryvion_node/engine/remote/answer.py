@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from ryvion_node.engine.interface import Alternative, CallPiece, Piece, TokenLogprob
 from ryvion_node.engine.remote import constants as limits
-from ryvion_node.engine.remote.http import parsed
+from ryvion_node.engine.remote.http import ServerRefused, parsed
 from ryvion_node.engine.remote.sse import Garbled
 
 Reason = Literal["stop", "length", "tool_calls"]
@@ -37,19 +37,12 @@ class Usage:
     reasoning_tokens: int
 
 
-class StreamedError(Exception):
-    """The server ended its stream with an error; `status` as an HTTP status would be."""
-
-    def __init__(self, status: int, body: object) -> None:
-        super().__init__("the server ended its stream with an error")
-        self.status = status
-        self.body = body
-
-
 class Answer:
     """One answer as it grows. `add` takes an event's data; what it raises names the fault and holds no text of it."""
 
-    def __init__(self, max_tokens: int, logprobs: int | None) -> None:
+    def __init__(self, max_tokens: int, logprobs: int | None, echo: str = "") -> None:
+        """`echo`: what the server repeats in front of the answer, a prefix that it continues."""
+        self._echo = echo
         self._most_bytes = limits.ANSWER_BASE_BYTES + limits.ANSWER_BYTES_PER_TOKEN * max_tokens
         self._logprobs = logprobs
         self._bytes = 0
@@ -63,7 +56,7 @@ class Answer:
         """Those that carried something generated."""
 
     def add(self, data: str) -> Piece | None:
-        """What a chunk adds to the answer. Raises Garbled or StreamedError."""
+        """What a chunk adds to the answer. Raises Garbled or ServerRefused."""
         if data.strip() == DONE:
             self.done = True
             return None
@@ -84,12 +77,15 @@ class Answer:
         reason = _REASONS.get(self._reason)
         if reason is None:
             raise Garbled("it broke the answer off")
-        return "tool_calls" if reason == "stop" and self._calls.texts() else reason
+        return "tool_calls" if reason == "stop" and self.has_calls() else reason
 
     def rest(self) -> Piece | None:
         """What was held back because it may have been half a character."""
         text, thoughts = self._text.rest(), self._thoughts.rest()
         return Piece(text=text, reasoning=thoughts) if text or thoughts else None
+
+    def has_calls(self) -> bool:
+        return bool(self._calls.texts())
 
     def texts(self) -> tuple[str, ...]:
         """Billable texts but the reasoning: the content, then each call's name and arguments (spec 04)."""
@@ -113,7 +109,7 @@ class Answer:
         return piece
 
     def _delta(self, delta: _Object, logprobs: object) -> Piece | None:
-        text = self._text.add(_text(delta.get("content")))
+        text = self._text.add(self._without_echo(_text(delta.get("content"))))
         thoughts = self._thoughts.add(_text(delta.get("reasoning")) or _text(delta.get("reasoning_content")))
         calls = self._calls.add(delta.get("tool_calls") or ())
         chances = self._chances(logprobs)
@@ -125,6 +121,13 @@ class Answer:
         if self._bytes > self._most_bytes:
             raise Garbled(f"its answer is longer than {self._most_bytes} bytes, for the tokens that were asked for")
         return Piece(text=text, reasoning=thoughts, calls=calls, logprobs=chances)
+
+    def _without_echo(self, text: str) -> str:
+        echoed = min(len(text), len(self._echo))
+        if text[:echoed] != self._echo[:echoed]:
+            raise Garbled("it continues another text than it was given")
+        self._echo = self._echo[echoed:]
+        return text[echoed:]
 
     def _chances(self, logprobs: object) -> tuple[TokenLogprob, ...]:
         if self._logprobs is None or not isinstance(logprobs, dict):
@@ -252,7 +255,7 @@ def _raise_error(chunk: _Object) -> None:
     if error is not None:
         code = error.get("code") if isinstance(error, dict) else None
         status = code if isinstance(code, int) and 400 <= code <= 599 else 500
-        raise StreamedError(status, chunk)
+        raise ServerRefused(status, chunk)
 
 
 def _usage(told: object) -> Usage | None:

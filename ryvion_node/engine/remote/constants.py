@@ -44,6 +44,8 @@ PROBE_TOKENS: Final = 32
 """Generated to measure speed: short enough for a CPU, long enough to outweigh the first token."""
 PROBE_PROMPT_WORDS: Final = 160
 """In the prompt that measures prompt speed, where the context is long enough."""
+TRIAL_CALL_TOKENS: Final = 64
+"""To see whether a tool is called when it must be: its name comes first."""
 REMEASURE_S: Final = 600.0
 """A server that was away is measured again when its figures are older than this."""
 MAX_SPEED_MILLITOKENS: Final = 10**9

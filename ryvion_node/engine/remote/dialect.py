@@ -108,14 +108,16 @@ def continues(turns: Sequence[Turn]) -> bool:
     return bool(turns) and turns[-1].role == "assistant"
 
 
-def completion_body(flavour: Flavour, served_as: str, request: GenerationRequest) -> dict[str, object]:
+def completion_body(
+    flavour: Flavour, served_as: str, context_tokens: int, request: GenerationRequest
+) -> dict[str, object]:
     """The body of POST /v1/chat/completions. Raises EngineError; the request needs nothing that the server lacks."""
     body: dict[str, object] = {
         **prompt_body(flavour, served_as, request.turns, request.tools),
         "max_tokens": request.max_tokens,
         "stream": True,
         "stream_options": {"include_usage": True},
-        **_sampling(flavour, request.sampling),
+        **_sampling(flavour, request.sampling, context_tokens),
         **_choice(flavour, request.tools),
         **_output(flavour, request),
         **_privacy(flavour, request.owner),
@@ -168,7 +170,7 @@ def _message(turn: Turn) -> dict[str, object]:
     return message
 
 
-def _sampling(flavour: Flavour, sampling: Sampling) -> dict[str, object]:
+def _sampling(flavour: Flavour, sampling: Sampling, context_tokens: int) -> dict[str, object]:
     rules: dict[str, object] = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -182,7 +184,7 @@ def _sampling(flavour: Flavour, sampling: Sampling) -> dict[str, object]:
                 "top_k": sampling.top_k,
                 "min_p": sampling.min_p,
                 "repeat_penalty": sampling.repetition_penalty,
-                "repeat_last_n": -1,
+                "repeat_last_n": context_tokens,
                 "samplers": ["penalties", "temperature", "top_k", "top_p", "min_p"],
             }
         case "llama-cpp-python":

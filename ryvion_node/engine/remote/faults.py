@@ -7,9 +7,9 @@ import re
 from typing import Final
 
 from ryvion_node.engine.interface import EngineError
-from ryvion_node.engine.remote.answer import StreamedError
-from ryvion_node.engine.remote.http import ServerLost, ServerSlow
+from ryvion_node.engine.remote.http import ServerLost, ServerRefused, ServerSlow
 from ryvion_node.engine.remote.sse import Garbled
+from ryvion_protocol.schema import as_note
 
 _TOO_LONG: Final = re.compile(
     r"context[ _-](length|size|window)|max(imum)?[ _]model[ _]len|input length", re.IGNORECASE
@@ -46,10 +46,10 @@ def refusal(model: str, status: int, body: object) -> EngineError:
     return EngineError("worker_crashed", f"the engine behind {model} failed (HTTP {status})")
 
 
-def failure(model: str, exc: ServerLost | ServerSlow | Garbled | StreamedError) -> EngineError:
+def failure(model: str, exc: ServerLost | ServerSlow | Garbled | ServerRefused) -> EngineError:
     """What a job is told when its server is lost, silent, or talks nonsense."""
     match exc:
-        case StreamedError():
+        case ServerRefused():
             return refusal(model, exc.status, exc.body)
         case ServerSlow():
             return EngineError("worker_stalled", f"the engine behind {model} is silent")
@@ -57,6 +57,12 @@ def failure(model: str, exc: ServerLost | ServerSlow | Garbled | StreamedError) 
             return EngineError("worker_crashed", f"the engine behind {model} misbehaves: {exc}")
         case _:
             return EngineError("worker_crashed", f"the engine behind {model} is gone")
+
+
+def told_by(exc: ServerRefused) -> str:
+    """What the server itself said, for its owner: never of a requester's job."""
+    code, message = _told(exc.body)
+    return f"HTTP {exc.status}: {as_note(message or code) or 'without a word'}"
 
 
 def _told(body: object) -> tuple[str, str]:

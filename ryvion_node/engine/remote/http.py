@@ -31,6 +31,15 @@ class ServerSlow(Exception):
     """The server did not answer within the time it had."""
 
 
+class ServerRefused(Exception):
+    """The server answers with an error, at once or within its stream, where `status` is as an HTTP status would be."""
+
+    def __init__(self, status: int, body: object) -> None:
+        super().__init__(f"the server answers with an error (HTTP {status})")
+        self.status = status
+        self.body = body
+
+
 class Reply:
     """A reply whose headers have come."""
 

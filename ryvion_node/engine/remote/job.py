@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
 from ryvion_node.engine.interface import Ended, EngineError, GenerationEvent, GenerationRequest, PromptRead
-from ryvion_node.engine.remote.answer import Answer, Reason, StreamedError
-from ryvion_node.engine.remote.dialect import completion_body
+from ryvion_node.engine.remote.answer import Answer, Reason
+from ryvion_node.engine.remote.dialect import completion_body, continues
 from ryvion_node.engine.remote.faults import failure
-from ryvion_node.engine.remote.http import HttpServer, ServerLost, ServerSlow
+from ryvion_node.engine.remote.http import HttpServer, ServerLost, ServerRefused, ServerSlow
 from ryvion_node.engine.remote.meter import Meter, OwnMeter
 from ryvion_node.engine.remote.spec import Flavour
 from ryvion_node.engine.remote.sse import Garbled
@@ -27,11 +27,14 @@ class Backend:
     context_tokens: int
     meter: Meter | None
     timing: Timing
+    echoes_prefix: bool = False
+    """Does it repeat the prefix that it continues in front of the answer?"""
 
 
 async def job_events(backend: Backend, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
     """Run a job; closing the generator closes the request. Raises EngineError."""
-    answer = Answer(request.max_tokens, request.logprobs)
+    echo = request.turns[-1].content if backend.echoes_prefix and continues(request.turns) else ""
+    answer = Answer(request.max_tokens, request.logprobs, echo)
     room = backend.context_tokens - 1
     if backend.meter is not None:
         prompt = await backend.meter.prompt(request.turns, request.tools)
@@ -42,16 +45,16 @@ async def job_events(backend: Backend, request: GenerationRequest) -> AsyncGener
             )
         yield PromptRead(prompt)
     fitting = replace(request, max_tokens=min(request.max_tokens, room + 1))
-    body = completion_body(backend.flavour, backend.served_as, fitting)
+    body = completion_body(backend.flavour, backend.served_as, backend.context_tokens, fitting)
     try:
-        async with completion(backend.server, backend.name, body, request.max_tokens, backend.timing) as events:
+        async with completion(backend.server, body, request.max_tokens, backend.timing) as events:
             if backend.meter is None:
                 yield PromptRead(room, is_exact=False)
             while not answer.done and (data := await events.next()) is not None:
                 if (piece := answer.add(data)) is not None:
                     yield piece
         reason = answer.end()
-    except (ServerLost, ServerSlow, Garbled, StreamedError) as exc:
+    except (ServerLost, ServerSlow, Garbled, ServerRefused) as exc:
         raise failure(backend.name, exc) from exc
     if (rest := answer.rest()) is not None:
         yield rest

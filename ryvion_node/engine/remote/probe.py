@@ -20,10 +20,10 @@ from ryvion_node.engine.interface import (
     Turn,
 )
 from ryvion_node.engine.remote import constants as limits
-from ryvion_node.engine.remote.answer import Answer, StreamedError
+from ryvion_node.engine.remote.answer import Answer
 from ryvion_node.engine.remote.dialect import FEATURES, completion_body
-from ryvion_node.engine.remote.faults import failure
-from ryvion_node.engine.remote.http import HttpServer, ServerLost, ServerSlow
+from ryvion_node.engine.remote.faults import refusal
+from ryvion_node.engine.remote.http import HttpServer, ServerLost, ServerRefused
 from ryvion_node.engine.remote.job import Backend
 from ryvion_node.engine.remote.spec import Flavour, RemoteSpec
 from ryvion_node.engine.remote.sse import Garbled
@@ -106,18 +106,25 @@ async def find_context(server: HttpServer, spec: RemoteSpec, listed: Listed, fla
 
 
 async def find_features(backend: Backend, spec: RemoteSpec) -> tuple[Feature, ...]:
-    """What the server's kind can do, less what this one refuses. Raises EngineError when it cannot be tried out."""
+    """What the server's kind can do, less what this one refuses. Raises what `completion` does."""
     claimed = set(FEATURES[backend.flavour] if spec.features is None else spec.features)
     if backend.flavour == "vllm" and spec.features is None and await _version(backend.server) < _REGEX_SINCE:
         claimed.discard("regex")
     for feature in sorted(claimed & _TRIALS.keys()):
-        if not await _takes(backend, feature):
-            claimed.discard(feature)
+        for trial in _TRIALS[feature]:
+            if feature in claimed and not await _passes(backend, feature, trial):
+                claimed.discard(feature)
     return tuple(sorted(claimed))
 
 
+async def repeats_prefix(backend: Backend) -> bool:
+    """Does it send the prefix that it continues back in front of the answer? Raises as `find_features` does."""
+    ran = await _run(backend, _request("Hello!", 1, _PREFIX))
+    return "".join(ran.answer.texts()).startswith(_PREFIX)
+
+
 async def measure(backend: Backend) -> Speed:
-    """Speeds of one job alone, by a long prompt and by a short answer. Raises EngineError."""
+    """Speeds of one job alone, by a long prompt and by a short answer. Raises what `completion` does, and Unusable."""
     words = min(limits.PROBE_PROMPT_WORDS, backend.context_tokens // 8)
     long = _request("Count: " + " ".join(str(number) for number in range(words)), 1)
     read = await _run(backend, long)
@@ -145,13 +152,13 @@ class _Ran:
 
 
 async def _run(backend: Backend, request: GenerationRequest) -> _Ran:
-    body = completion_body(backend.flavour, backend.served_as, request)
+    body = completion_body(backend.flavour, backend.served_as, backend.context_tokens, request)
     answer = Answer(request.max_tokens, request.logprobs)
     begun_at = trio.current_time()
     first_s = last_s = 0.0
     chances = 0
     try:
-        async with completion(backend.server, backend.name, body, request.max_tokens, backend.timing) as events:
+        async with completion(backend.server, body, request.max_tokens, backend.timing) as events:
             while not answer.done and (data := await events.next()) is not None:
                 piece = answer.add(data)
                 if isinstance(piece, Piece):
@@ -159,39 +166,52 @@ async def _run(backend: Backend, request: GenerationRequest) -> _Ran:
                     first_s = first_s or last_s
                     chances += len(piece.logprobs)
         answer.end()
-    except (ServerLost, ServerSlow, Garbled, StreamedError) as exc:
-        raise failure(backend.name, exc) from exc
+    except Garbled as exc:
+        raise Unusable(f"tried out, {exc}") from exc
     over_s = trio.current_time() - begun_at
     return _Ran(answer, first_s or over_s, last_s or over_s, chances)
 
 
-def _request(said: str, max_tokens: int) -> GenerationRequest:
-    return GenerationRequest("", (Turn("user", said),), max_tokens, Sampling(temperature=0.0))
+def _request(said: str, max_tokens: int, prefix: str = "") -> GenerationRequest:
+    turns = (Turn("user", said), *([Turn("assistant", prefix)] if prefix else []))
+    return GenerationRequest("", turns, max_tokens, Sampling(temperature=0.0))
 
 
 _HELLO: Final = _request("Hello!", 1)
+_PREFIX: Final = "Xyzzy 7316,"
+"""Nothing that a model would say by itself."""
 _OBJECT: Final = (
     '{"type":"object","properties":{"ok":{"type":"boolean"}},"required":["ok"],"additionalProperties":false}'
 )
-_TRIALS: Final[dict[Feature, GenerationRequest]] = {
-    "json_object": replace(_request("Answer in JSON.", 1), output=OutputFormat("json_object")),
-    "json_schema": replace(_HELLO, output=OutputFormat("json_schema", _OBJECT)),
-    "logit_bias": replace(_HELLO, sampling=Sampling(0.0, logit_bias=((1, -1.0),))),
-    "logprobs": replace(_HELLO, logprobs=1),
-    "prefix": replace(_HELLO, turns=(*_HELLO.turns, Turn("assistant", "Hello"))),
-    "regex": replace(_HELLO, output=OutputFormat("regex", "[a-z]{1,8}")),
-    "tools": replace(_HELLO, tools=ToolUse((Tool("look", "Looks something up.", _OBJECT),))),
+_TOOL: Final = (Tool("look", "Looks something up.", _OBJECT),)
+_TRIALS: Final[dict[Feature, tuple[GenerationRequest, ...]]] = {
+    "json_object": (replace(_request("Answer in JSON.", 1), output=OutputFormat("json_object")),),
+    "json_schema": (replace(_HELLO, output=OutputFormat("json_schema", _OBJECT)),),
+    "logit_bias": (replace(_HELLO, sampling=Sampling(0.0, logit_bias=((1, -1.0),))),),
+    "logprobs": (replace(_HELLO, logprobs=1),),
+    "prefix": (_request("Hello!", 1, _PREFIX),),
+    "regex": (replace(_HELLO, output=OutputFormat("regex", "[a-z]{1,8}")),),
+    "tools": (
+        replace(_HELLO, tools=ToolUse(_TOOL)),
+        replace(_request("Hello!", limits.TRIAL_CALL_TOKENS), tools=ToolUse(_TOOL, "required")),
+    ),
 }
-"""What may depend on how the server was started; one token each."""
+"""What may depend on the model, or on how its server was started: a refusal takes the feature off the offer."""
 
 
-async def _takes(backend: Backend, feature: Feature) -> bool:
+async def _passes(backend: Backend, feature: Feature, trial: GenerationRequest) -> bool:
     try:
-        ran = await _run(backend, _TRIALS[feature])
-    except EngineError as exc:
-        if exc.code in ("busy", "worker_stalled", "model_broken"):
+        ran = await _run(backend, trial)
+    except Unusable:
+        return False
+    except EngineError:  # its kind of server has no such choice
+        return True
+    except ServerRefused as exc:
+        if refusal(backend.name, exc.status, exc.body).code in ("busy", "model_broken"):
             raise
         return False
+    if trial.tools.choice == "required":
+        return ran.answer.has_calls()
     return feature != "logprobs" or ran.chances > 0
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import trio
 
 from ryvion_node.engine.interface import EngineError, EngineModel, GenerationEvent, GenerationRequest, TokenCounter
 from ryvion_node.engine.remote import constants as limits
 from ryvion_node.engine.remote.dialect import needed
-from ryvion_node.engine.remote.http import HttpServer, ServerLost, ServerSlow
+from ryvion_node.engine.remote.faults import told_by
+from ryvion_node.engine.remote.http import HttpServer, ServerLost, ServerRefused, ServerSlow
 from ryvion_node.engine.remote.job import Backend, job_events
 from ryvion_node.engine.remote.meter import LlamaServerMeter, Meter, OwnMeter, VllmMeter
 from ryvion_node.engine.remote.probe import (
@@ -23,6 +25,7 @@ from ryvion_node.engine.remote.probe import (
     find_flavour,
     find_model,
     measure,
+    repeats_prefix,
 )
 from ryvion_node.engine.remote.spec import Flavour, RemoteSpec
 from ryvion_node.engine.remote.stream import Timing
@@ -135,8 +138,10 @@ class RemoteModel:
             self._set("broken", str(exc))
         except (ServerLost, ServerSlow) as exc:
             self._set("restarting", f"its server is away: {exc}")
+        except ServerRefused as exc:
+            self._set("restarting", f"its server refuses a job that was only to try it: {told_by(exc)}")
         except EngineError as exc:
-            self._set("broken" if exc.code == "model_broken" else "restarting", f"it was tried and failed: {exc}")
+            self._set("broken", f"its tokens cannot be counted: {exc}")
 
     async def _learn(self, listed: Listed) -> None:
         """Find out what can be offered, then offer it."""
@@ -151,6 +156,8 @@ class RemoteModel:
             timing=self._timing,
         )
         features = await find_features(backend, self._spec)
+        if "prefix" in features:
+            backend = replace(backend, echoes_prefix=await repeats_prefix(backend))
         speed = await self._measured(backend)
         if backend.meter is None and not speed.reports_usage:
             raise Unusable("its server reports no usage when it streams, so nothing could be billed: set tokenizer")

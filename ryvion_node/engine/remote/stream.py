@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import trio
 
 from ryvion_node.engine.remote import constants as limits
-from ryvion_node.engine.remote.faults import refusal
-from ryvion_node.engine.remote.http import HttpServer, Reply, ServerLost, ServerSlow, parsed
+from ryvion_node.engine.remote.http import HttpServer, Reply, ServerLost, ServerRefused, ServerSlow, parsed
 from ryvion_node.engine.remote.sse import EventStream, Garbled
 
 
@@ -66,12 +65,12 @@ class Completion:
 
 @asynccontextmanager
 async def completion(
-    server: HttpServer, model: str, body: dict[str, object], max_tokens: int, timing: Timing
+    server: HttpServer, body: dict[str, object], max_tokens: int, timing: Timing
 ) -> AsyncIterator[Completion]:
-    """Open a stream. Raises EngineError when the server refuses, else ServerLost, ServerSlow or Garbled."""
+    """Open a stream. Raises ServerRefused, ServerLost, ServerSlow or Garbled."""
     async with server.send("POST", "/v1/chat/completions", body, within_s=timing.first_s) as reply:
         if reply.status != 200:
-            raise refusal(model, reply.status, await _refused(reply, timing))
+            raise ServerRefused(reply.status, await _refused(reply, timing))
         if reply.media_type != "text/event-stream":
             raise Garbled("it does not stream its answers")
         yield Completion(reply, max_tokens, timing)
