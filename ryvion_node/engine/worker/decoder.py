@@ -6,16 +6,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 
-from ryvion_node.engine.constants import MIN_CHUNK_TOKENS
 from ryvion_node.engine.wire import Cancel, Credit, JobFailed, JobPiece, JobRead, Message, Ping, Pong, WireLogprob
 from ryvion_node.engine.worker.calibrate import Measured
 from ryvion_node.engine.worker.choosing import Chooser, MaskFailed, NotFinite
 from ryvion_node.engine.worker.emit import TextHold
 from ryvion_node.engine.worker.llama import Context, Vocabulary
-from ryvion_node.engine.worker.plan import PromptPace, StepTimes, share_rows
+from ryvion_node.engine.worker.plan import Gathering, PromptPace, StepTimes, share_rows, spans
+from ryvion_node.engine.worker.sequences import Sequences
 from ryvion_node.engine.worker.speech.parts import Parts
 from ryvion_node.engine.worker.speech.speech import Speech
 
@@ -31,12 +32,14 @@ class Job:
     hold: TextHold
     speech: Speech
     credit: int
+    owner: bytes = b""
+    """Jobs of the same owner may find each other's prompts in the cache; empty: nobody's."""
     sequence: int = -1
     position: int = 0
     """Tokens in the cache; also the index that the next sampled token gets."""
     next_token: int | None = None
     """Sampled, not yet decoded; None while the prompt is read."""
-    sampled: int = 0
+    made: list[int] = field(default_factory=list)
     passed_over: int = 0
     """Prompt rows given to others while this one waited."""
     last_step: int = 0
@@ -63,11 +66,15 @@ class Decoder:
         self._context = context
         self._vocabulary = vocabulary
         self._context_tokens = context_tokens
+        # A step may need a row in every sequence besides its prompts.
+        self._prompt_rows = context.batch_tokens - slots
         self._times = StepTimes(measured.step_s)
         self._pace = PromptPace(measured.prompt_s_per_token)
         self._send = send
         self._on_end = on_end
-        self._free = list(reversed(range(slots)))
+        self._sequences = Sequences(slots)
+        self._gathering = Gathering()
+        self._fillers: list[tuple[int, int]] = []
         self._queue: deque[Job] = deque()
         self._jobs: dict[int, Job] = {}
         self._steps = 0
@@ -91,7 +98,7 @@ class Decoder:
         """Take in commands (waiting for some if there is nothing to do), make one step, report."""
         for command in self._commands():
             self._apply(command)
-        while self._queue and self._free:
+        while self._queue and self._sequences:
             self._admit(self._queue.popleft())
         self._flush()
         self._step()
@@ -105,7 +112,7 @@ class Decoder:
         return commands
 
     def _runnable(self) -> bool:
-        if self._queue and self._free:
+        if self._queue and self._sequences:
             return True
         return any(job.next_token is None or job.credit > 0 for job in self._jobs.values())
 
@@ -125,19 +132,23 @@ class Decoder:
                 self._out.append(Pong(number))
 
     def _admit(self, job: Job) -> None:
-        job.sequence = self._free.pop()
+        job.sequence, kept = self._sequences.take(job.owner, job.prompt)
+        job.position = self._context.cut(job.sequence, kept)
         self._jobs[job.number] = job
-        self._out.append(JobRead(job.number, len(job.prompt), 0))
+        self._out.append(JobRead(job.number, len(job.prompt), job.position))
 
-    def _release(self, job: Job) -> None:
+    def _release(self, job: Job, *, keep: bool = True) -> None:
         del self._jobs[job.number]
-        self._context.forget(job.sequence)
-        self._free.append(job.sequence)
+        owner = job.owner if keep and self._context.can_cut else b""
+        if not self._sequences.give_back(job.sequence, owner, (job.prompt + job.made)[: job.position]):
+            self._context.forget(job.sequence)
 
     def _step(self) -> None:
         """Decode one token of some jobs and read a chunk of waiting prompts."""
         reading = [job for job in self._jobs.values() if job.next_token is None]
         ready = [job for job in self._jobs.values() if job.next_token is not None and job.credit > 0]
+        if self._gathers(reading):
+            ready = []
         if not reading and not ready:
             return
         if not reading:
@@ -145,46 +156,79 @@ class Decoder:
             ready.sort(key=lambda job: job.last_step)
             del ready[self._times.next_size(len(ready)) :]
         self._steps += 1
-        wanted = [(job, self._put_next(job)) for job in ready]
-        if reading:
-            wanted += self._put_prompts(reading, len(ready))
-        rows = self._context.batch_tokens - self._context.room
-        start = time.perf_counter()
-        self._context.decode()
-        seconds = time.perf_counter() - start
-        if reading:
-            self._pace.observe(rows, seconds)
-        else:
-            self._times.observe(rows, seconds)
+        shares = dict.fromkeys(ready, 1) | self._prompt_shares(reading, len(ready))
+        passes = self._passes(shares)
+        wanted = self._put(shares, passes)
+        seconds = self._decode()
+        if ready and reading:
+            taken = sum(self._times.of(len(span)) for span in passes)
+            self._pace.observe(sum(shares.values()) - len(ready), max(seconds - taken, seconds / 2))
+        elif reading:
+            self._pace.observe(sum(shares.values()), seconds)
+        elif len(passes) == 1:
+            self._times.observe(len(passes[0]), seconds)
         for job, row in wanted:
             self._sample(job, row)
 
-    def _put_next(self, job: Job) -> int:
-        assert job.next_token is not None
-        row = self._context.put(job.sequence, job.position, (job.next_token,), want_logits=True)
-        job.position += 1
-        job.last_step = self._steps
-        return row
+    def _gathers(self, reading: list[Job]) -> bool:
+        if not reading or any(len(job.made) > 1 for job in self._jobs.values()):
+            self._gathering.over()
+            return False
+        pace = self._pace.seconds_per_token
+        return self._gathering.waits([(len(job.prompt) - job.position) * pace for job in reading], time.perf_counter())
 
-    def _put_prompts(self, reading: list[Job], decoding: int) -> list[tuple[Job, int]]:
-        """Adds prompt chunks; returns the jobs whose prompt is complete with this step."""
-        rows = max(MIN_CHUNK_TOKENS, self._pace.rows(self._context.batch_tokens) - decoding)
-        rows = min(rows, self._context.room)
+    def _prompt_shares(self, reading: list[Job], decoding: int) -> dict[Job, int]:
+        """Rows of each prompt in this step."""
+        if not reading:
+            return {}
+        rows = self._pace.rows(self._prompt_rows, self._times.of(decoding) if decoding else 0.0)
         left = [len(job.prompt) - job.position for job in reading]
-        shares = share_rows(rows, left, [job.passed_over for job in reading])
-        complete = []
+        shares = share_rows(min(rows, self._prompt_rows), left, [job.passed_over for job in reading])
         for job, share in zip(reading, shares, strict=True):
             job.passed_over += sum(shares) - share
-            if not share:
+        return {job: share for job, share in zip(reading, shares, strict=True) if share}
+
+    def _passes(self, shares: dict[Job, int]) -> list[range]:
+        return spans(sorted(job.sequence for job in shares), self._times, fill=self._context.can_cut)
+
+    def _put(self, shares: dict[Job, int], passes: list[range]) -> list[tuple[Job, int]]:
+        """Fill the batch in rising order of sequences; returns the jobs that get a token, and their rows."""
+        served = {job.sequence: job for job in shares}
+        wanted = []
+        for sequence in chain.from_iterable(passes):
+            job = served.get(sequence)
+            if job is None:
+                self._put_filler(sequence)
                 continue
-            part = job.prompt[job.position : job.position + share]
-            last = job.position + share == len(job.prompt)
-            row = self._context.put(job.sequence, job.position, part, want_logits=last)
-            job.position += share
-            if last:
+            tokens = job.prompt[job.position : job.position + shares[job]]
+            if job.next_token is not None:
+                tokens = [job.next_token]
+            whole = job.position + len(tokens) >= len(job.prompt)
+            row = self._context.put(sequence, job.position, tokens, want_logits=whole)
+            job.position += len(tokens)
+            if whole:
                 job.last_step = self._steps
-                complete.append((job, row))
-        return complete
+                wanted.append((job, row))
+        return wanted
+
+    def _put_filler(self, sequence: int) -> None:
+        """A row of no meaning behind what a sequence holds, taken off again after the step."""
+        users = (job.position for job in self._jobs.values() if job.sequence == sequence)
+        position = next(users, None)
+        if position is None:
+            position = self._sequences.held(sequence)
+        self._context.put(sequence, position, (0,), want_logits=False)
+        self._fillers.append((sequence, position))
+
+    def _decode(self) -> float:
+        """Seconds that the step took."""
+        start = time.perf_counter()
+        self._context.decode()
+        seconds = time.perf_counter() - start
+        for sequence, position in self._fillers:
+            self._context.cut(sequence, position)
+        self._fillers.clear()
+        return seconds
 
     def _sample(self, job: Job, row: int) -> None:
         try:
@@ -202,10 +246,10 @@ class Decoder:
             self._end(job, "stop")
             return
         job.next_token = token
-        job.sampled += 1
+        job.made.append(token)
         job.credit -= 1
         text, stopped = job.hold.add(job.speech.marker(token) or self._vocabulary.piece(token))
-        full = job.sampled >= job.max_tokens or job.position + 1 >= self._context_tokens
+        full = len(job.made) >= job.max_tokens or job.position + 1 >= self._context_tokens
         if full and not stopped:
             text += job.hold.rest()
         parts = job.speech.add(text)
@@ -229,7 +273,8 @@ class Decoder:
 
     def _fail(self, job: Job, code: str, message: str) -> None:
         self._out.append(JobFailed(job.number, code, message))
-        self._release(job)
+        # What it computed may be the fault of what it left.
+        self._release(job, keep=False)
 
     def _flush(self) -> None:
         if self._out:

@@ -2,6 +2,9 @@
 
 On a CPU a step with two sequences can take longer than two steps with one (another matrix kernel), so the number
 that decodes at once is the one with the best measured tokens per second; the others wait their turn.
+
+One pass over the weights serves sequences of consecutive numbers, so a step with gaps between them is several passes,
+unless rows of no meaning fill the gaps.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from ryvion_node.engine.constants import MIN_CHUNK_TOKENS, STEP_TARGET_S
+from ryvion_node.engine.constants import GATHER_PROMPT_S, GATHER_S, MIN_CHUNK_TOKENS, STEP_TARGET_S
 
 _SLOWER: Final = 0.1
 _FASTER: Final = 0.5
@@ -30,8 +33,16 @@ class StepTimes:
         self._measured_at: dict[int, int] = {}
 
     def of(self, sequences: int) -> float:
-        """KeyError for a number that was never measured."""
-        return self._seconds[sequences]
+        """Numbers that were never measured lie on a line between their neighbours, or beyond the greatest ones."""
+        known = self._seconds.get(sequences)
+        if known is not None:
+            return known
+        below = max((size for size in self._seconds if size < sequences), default=0)
+        above = min((size for size in self._seconds if size > sequences), default=below)
+        start = self._seconds.get(below, 0.0)
+        if above == below:
+            return start * sequences / below
+        return start + (self._seconds[above] - start) * (sequences - below) / (above - below)
 
     def observe(self, sequences: int, seconds: float) -> None:
         """A decode step with so many sequences and no prompt took so long."""
@@ -69,19 +80,61 @@ class PromptPace:
         if rows >= MIN_CHUNK_TOKENS:
             self._seconds += _PACE_WEIGHT * (seconds / rows - self._seconds)
 
-    def rows(self, limit: int) -> int:
-        """Rows for one step: as many as the target time allows, within what a chunk needs and a batch holds."""
-        return max(MIN_CHUNK_TOKENS, min(limit, int(STEP_TARGET_S / self._seconds)))
+    def rows(self, limit: int, taken_s: float = 0.0) -> int:
+        """Rows for one step, of whose time a part is taken: as many as the target allows, at least a chunk."""
+        return max(MIN_CHUNK_TOKENS, min(limit, int((STEP_TARGET_S - taken_s) / self._seconds)))
+
+
+class Gathering:
+    """Jobs that come together to an idle worker begin together: full steps cost least per token.
+
+    The first token of each is told at once; the second waits while the others' prompts are read, for a limited time.
+    Nobody waits for a long prompt, and jobs that run already for none.
+    """
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def waits(self, prompts_s: Sequence[float], now: float) -> bool:
+        """Shall those that are ready wait for prompts which take so long to read, each by itself?"""
+        if self._since is None:
+            self._since = now
+        return max(prompts_s) <= GATHER_PROMPT_S and now - self._since + sum(prompts_s) <= GATHER_S
+
+    def over(self) -> None:
+        """No prompt is left, or jobs run."""
+        self._since = None
 
 
 def share_rows(rows: int, left: Sequence[int], passed_over: Sequence[int]) -> list[int]:
     """Rows of this step for each waiting prompt.
 
     The shortest goes first, but a prompt's rank improves by each row that went to others while it waited, so a long
-    one takes at most about twice its time.
+    one takes at most about twice its time. What the first leaves goes to others that are completed by it: pieces of
+    different lengths are passes of their own.
     """
     shares = [0] * len(left)
-    for index in sorted(range(len(left)), key=lambda i: left[i] - passed_over[i]):
-        shares[index] = min(left[index], rows)
-        rows -= shares[index]
+    for place, index in enumerate(sorted(range(len(left)), key=lambda i: left[i] - passed_over[i])):
+        if left[index] <= rows or not place:
+            shares[index] = min(left[index], rows)
+            rows -= shares[index]
     return shares
+
+
+def spans(sequences: Sequence[int], times: StepTimes, *, fill: bool) -> list[range]:
+    """The passes of a step that serves these sequences, in rising order; with `fill`, gaps may be closed."""
+    runs: list[range] = []
+    for sequence in sequences:
+        if runs and runs[-1].stop == sequence:
+            runs[-1] = range(runs[-1].start, sequence + 1)
+        else:
+            runs.append(range(sequence, sequence + 1))
+    if not fill or len(runs) < 2:
+        return runs
+    # best[i]: the least time, and the passes, for the first i runs.
+    best: list[tuple[float, list[range]]] = [(0.0, [])]
+    for end in range(len(runs)):
+        joined = (range(runs[first].start, runs[end].stop) for first in range(end + 1))
+        options = ((best[first][0] + times.of(len(span)), [*best[first][1], span]) for first, span in enumerate(joined))
+        best.append(min(options, key=lambda option: (option[0], len(option[1]))))
+    return best[-1][1]

@@ -196,6 +196,7 @@ class _Server:
                 hold=TextHold(request.stop),
                 speech=prepared.speech,
                 credit=request.credit,
+                owner=request.owner,
             )
         )
 

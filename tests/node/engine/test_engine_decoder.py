@@ -54,7 +54,7 @@ class Bench:
             self.model.vocabulary,
             slots=SLOTS,
             context_tokens=CONTEXT,
-            measured=Measured(step_s or {1: 1.0, SLOTS: 1.0}, prompt_s),
+            measured=Measured(step_s or {1: 0.001, SLOTS: 0.001}, prompt_s),
             send=self.sent.extend,
             on_end=lambda job, reason: self.ended.update({job.number: reason}),
         )
