@@ -177,8 +177,8 @@ def _broken(failure: AttemptFailed | None, *, after_text: bool = False) -> Marke
         return MarketError("context_length_exceeded", f"the conversation does not fit the model: {failure}")
     if failure.code == "grammar_invalid":
         return MarketError("grammar_invalid", f"the answer cannot be held to what was asked: {failure}")
-    if failure.code == "unsupported" and not after_text:
-        return MarketError("unsupported", f"no executor can do all that was asked: {failure}")
+    if failure.code in ("unsupported", "template_failed") and not after_text:
+        return MarketError("unsupported", f"no executor's model takes what was asked: {failure}")
     if failure.timed_out:
         return MarketError("node_timeout", f"the executor stalled ({failure}) {where}")
     return MarketError("node_failed", f"the executor failed ({failure}) {where}")

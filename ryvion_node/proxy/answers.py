@@ -126,6 +126,7 @@ class _Listing:
                 "digests": sorted({model.digest.hex() for model in models}),
                 "quantisations": sorted({model.quantisation for model in models}),
                 "slots_free": sum(model.slots_free for model in models),
+                "features": sorted({feature for model in models for feature in model.features}),
             },
         }
 

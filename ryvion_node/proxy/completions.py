@@ -63,14 +63,14 @@ class ChatCompletions:
                 whole = WholeAnswer(job.placement)
                 ended = await follow(job, whole)
         except MarketError as error:
-            raise from_market(error) from error
+            raise from_market(error, order) from error
         headers = _job_headers(whole.placement)
         match ended:
             case Outcome():
                 answer = whole.to_json(int(time.time()), ended, with_logprobs=order.logprobs is not None)
                 await exchange.answer_json(answer, (*headers, ("x-ryvion-receipt-cid", ended.cid)))
             case MarketError():
-                raise from_market(ended, charged=whole.begun, headers=headers) from ended
+                raise from_market(ended, order, charged=whole.begun, headers=headers) from ended
             case _:
                 raise ended
 
@@ -84,12 +84,12 @@ class ChatCompletions:
                 )
                 ended = await _run(stream, job, exchange)
         except MarketError as error:
-            raise from_market(error) from error
+            raise from_market(error, order) from error
         match ended:
             case Outcome():
                 await stream.finish(ended)
             case MarketError():
-                await stream.fail(from_market(ended))
+                await stream.fail(from_market(ended, order))
             case _:
                 log_failure(exchange, ended)
                 await stream.fail(internal_error(exchange))

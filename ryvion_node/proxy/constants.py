@@ -13,7 +13,11 @@ MAX_HEADER_BYTES: Final = 32 * 1024
 MAX_PROMPT_BYTES: Final = MAX_REQUEST_BYTES - 32 * 1024
 """UTF-8 of all messages together: what fits a JobRequest beside its framing, stop texts and source hashes."""
 MAX_NAME_BYTES: Final = 64
-"""A message's `name`: the wire's Label."""
+"""A message's `name`, a call's `id`: the wire's Label."""
+MAX_TOOLS_BYTES: Final = 128 * 1024
+"""UTF-8 of all tools together: half of what a job carries, so that a conversation still fits beside them."""
+MAX_SCHEMA_DEPTH: Final = 32
+"""Objects and lists in a JSON Schema: one that people write has about ten, and compiling one costs the executor time."""
 MAX_STOP_BYTES: Final = 256
 """One stop text, as on the wire."""
 MAX_COMPLETION_TOKENS: Final = 2**31 - 1

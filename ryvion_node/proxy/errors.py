@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from ryvion_node.market.interface import MarketError
+from ryvion_node.market.interface import ChatOrder, MarketError
 from ryvion_node.proxy.constants import DEFAULT_RETRY_AFTER_MS, MAX_RETRY_AFTER_MS
 
 INVALID_REQUEST: Final = "invalid_request_error"
@@ -44,6 +44,8 @@ _PARAM_OF_MARKET_CODE: Final = {
     "context_length_exceeded": "messages",
 }
 
+_CODE_OF_MARKET_CODE: Final = {"unsupported": "unsupported_parameter", "grammar_invalid": "invalid_value"}
+
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -72,15 +74,28 @@ class ApiError(Exception):
         return json.dumps({"error": error}).encode()
 
 
-def from_market(error: MarketError, *, charged: bool = False, headers: Headers = ()) -> ApiError:
+def from_market(error: MarketError, order: ChatOrder, *, charged: bool = False, headers: Headers = ()) -> ApiError:
     """A market's refusal as the client sees it; `charged`: text was delivered, so the client must not simply retry."""
     return ApiError(
-        error.code,
+        _CODE_OF_MARKET_CODE.get(error.code, error.code),
         str(error),
-        param=_PARAM_OF_MARKET_CODE.get(error.code),
+        param=_param(error, order),
         retry_after_ms=error.retry_after_ms,
         headers=(*headers, ("x-should-retry", "false")) if charged else headers,
     )
+
+
+def _param(error: MarketError, order: ChatOrder) -> str | None:
+    """The parameter to change."""
+    shape = "response_format" if order.output.kind != "text" else "tools"
+    if error.code == "grammar_invalid":
+        return shape
+    if error.code != "unsupported" or not error.features:
+        return _PARAM_OF_MARKET_CODE.get(error.code)
+    feature = error.features[0]
+    if feature == "penalties":
+        return "presence_penalty" if order.presence_penalty else "frequency_penalty"
+    return {"prefix": "messages", "json_object": shape, "json_schema": shape}.get(feature, feature)
 
 
 def _retry_headers(status: int, retry_after_ms: int | None) -> Headers:

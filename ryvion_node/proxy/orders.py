@@ -9,16 +9,20 @@ from ryvion_node.jurisdictions import JurisdictionUnknown, parse_jurisdiction
 from ryvion_node.market.interface import ChatOrder
 from ryvion_node.proxy.constants import MAX_PROMPT_BYTES
 from ryvion_node.proxy.errors import ApiError
-from ryvion_node.proxy.requests import ChatRequest, Message, jurisdiction_texts, text_of
+from ryvion_node.proxy.messages import chat_message
+from ryvion_node.proxy.requests import ChatRequest
+from ryvion_node.proxy.tooling import output_format, tool_use
+from ryvion_node.proxy.validation import invalid_value
 from ryvion_protocol.constants import MAX_JURISDICTIONS, MAX_MESSAGES_PER_REQUEST
-from ryvion_protocol.messages import ChatMessage
+from ryvion_protocol.messages import ChatMessage, LogitBias, OutputFormat, ToolUse
+from ryvion_protocol.zigzag import zigzag
 
 DEFAULT_TEMPERATURE: Final = 0.7
 SMALLEST_TOP_P: Final = 1e-6
 """The wire counts in millionths and has no 0, which means the same: only the likeliest token."""
 
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,95}")
-_ROLE_ON_THE_WIRE: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_TOKEN_ID: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
 def order_of(
@@ -26,17 +30,28 @@ def order_of(
 ) -> ChatOrder:
     """The order for `request`; `key_jurisdictions` are where the caller's key may buy (empty: anywhere)."""
     check_model_name(request.model)
-    messages = tuple(_chat_message(message) for message in request.messages)
-    _check_prompt_size(messages)
+    messages = tuple(chat_message(turn, f"messages[{index}]") for index, turn in enumerate(request.messages))
+    tools = tool_use(request.tools, request.tool_choice, request.parallel_tool_calls)
+    output = output_format(request.response_format)
+    _check_prompt_size(messages, tools, output)
     return ChatOrder(
         model=request.model,
         messages=messages,
         max_completion_tokens=request.max_completion_tokens or request.max_tokens or default_max_completion_tokens,
         temperature=DEFAULT_TEMPERATURE if request.temperature is None else request.temperature,
         top_p=1.0 if request.top_p is None else max(request.top_p, SMALLEST_TOP_P),
+        top_k=max(request.top_k or 0, 0),
+        min_p=request.min_p or 0.0,
+        presence_penalty=request.presence_penalty or 0.0,
+        frequency_penalty=request.frequency_penalty or 0.0,
+        repetition_penalty=1.0 if request.repetition_penalty is None else request.repetition_penalty,
+        logit_bias=_logit_bias(request.logit_bias or {}),
         seed=None if request.seed is None else request.seed % 2**64,
         stop=request.stop_texts,
-        jurisdictions=jurisdictions_of(jurisdiction_texts(request), key_jurisdictions),
+        tools=tools,
+        output=output,
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        jurisdictions=jurisdictions_of(request.jurisdiction_texts, key_jurisdictions),
     )
 
 
@@ -64,15 +79,26 @@ def jurisdictions_of(asked: tuple[str, ...], allowed: tuple[str, ...]) -> tuple[
     return tuple(sorted(wanted)) or allowed
 
 
-def _chat_message(message: Message) -> ChatMessage:
-    return ChatMessage(role=_ROLE_ON_THE_WIRE[message.role], content=text_of(message), name=message.name or "")
+def _logit_bias(given: dict[str, float]) -> tuple[LogitBias, ...]:
+    """In rising order of tokens; those that change nothing are left out."""
+    bias: dict[int, int] = {}
+    for token, value in given.items():
+        if not _TOKEN_ID.fullmatch(token) or int(token) >= 2**32:
+            raise invalid_value("logit_bias", "has a key that is no token id")
+        bias[int(token)] = round(value * 1_000_000)
+    return tuple(LogitBias(token, zigzag(bias[token])) for token in sorted(bias) if bias[token])
 
 
-def _check_prompt_size(messages: tuple[ChatMessage, ...]) -> None:
+def _check_prompt_size(messages: tuple[ChatMessage, ...], tools: ToolUse, output: OutputFormat) -> None:
     if len(messages) > MAX_MESSAGES_PER_REQUEST:
         problem = f"The conversation has {len(messages)} messages; a job carries at most {MAX_MESSAGES_PER_REQUEST}."
         raise ApiError("context_length_exceeded", problem, param="messages")
-    size = sum(len(message.content.encode()) for message in messages)
+    texts = [message.content for message in messages]
+    for call in (call for message in messages for call in message.tool_calls):
+        texts += (call.id, call.name, call.arguments)
+    for tool in tools.tools:
+        texts += (tool.name, tool.description, tool.parameters)
+    size = sum(len(text.encode()) for text in (*texts, output.grammar))
     if size > MAX_PROMPT_BYTES:
-        problem = f"The messages hold {size} bytes of text; a job carries at most {MAX_PROMPT_BYTES}."
+        problem = f"Messages, tools and schema hold {size} bytes of text; a job carries at most {MAX_PROMPT_BYTES}."
         raise ApiError("context_length_exceeded", problem, param="messages")

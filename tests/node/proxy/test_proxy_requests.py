@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.orders import order_of
 from ryvion_node.proxy.requests import IGNORED, NOT_HONOURED, parse_chat_request
-from ryvion_protocol.messages import ChatMessage
+from ryvion_protocol.messages import ChatMessage, LogitBias, OutputFormat, ToolUse
 
 HELLO = {"role": "user", "content": "hi"}
 BASE = {"model": "m", "messages": [HELLO]}
@@ -54,12 +54,16 @@ OPTIONAL = [
     "n",
     "tools",
     "tool_choice",
+    "parallel_tool_calls",
     "response_format",
     "logprobs",
     "top_logprobs",
     "logit_bias",
     "presence_penalty",
     "frequency_penalty",
+    "repetition_penalty",
+    "top_k",
+    "min_p",
     "user",
     "metadata",
     "audio",
@@ -93,6 +97,28 @@ def test_unknown_keys_are_accepted(value: object) -> None:
         ("temperature", 2, "temperature", 2.0),
         ("top_p", 0.5, "top_p", 0.5),
         ("top_p", 0, "top_p", 1e-6),
+        ("top_k", 5, "top_k", 5),
+        ("top_k", 0, "top_k", 0),
+        ("top_k", -1, "top_k", 0),
+        ("min_p", 0.25, "min_p", 0.25),
+        ("presence_penalty", -2, "presence_penalty", -2.0),
+        ("frequency_penalty", 0.5, "frequency_penalty", 0.5),
+        ("repetition_penalty", 1.1, "repetition_penalty", 1.1),
+        (
+            "logit_bias",
+            {"7": -100, "0": 0.5, "9": 0},
+            "logit_bias",
+            (LogitBias(0, 1_000_000), LogitBias(7, 199_999_999)),
+        ),
+        ("logit_bias", {}, "logit_bias", ()),
+        ("logprobs", False, "logprobs", None),
+        ("logprobs", True, "logprobs", 0),
+        ("top_logprobs", 0, "logprobs", None),
+        ("response_format", {"type": "text"}, "output", OutputFormat()),
+        ("response_format", {"type": "json_object"}, "output", OutputFormat("json_object")),
+        ("tools", [], "tools", ToolUse()),
+        ("tool_choice", "none", "tools", ToolUse()),
+        ("tool_choice", "auto", "tools", ToolUse()),
         ("seed", 7, "seed", 7),
         ("seed", -1, "seed", 2**64 - 1),
         ("stop", "END", "stop", ("END",)),
@@ -153,13 +179,8 @@ def test_what_would_change_the_answer_is_refused_by_name_and_its_harmless_values
     [
         ("n", 2),
         ("n", True),
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("tool_choice", "required"),
-        ("response_format", {"type": "json_object"}),
-        ("logprobs", True),
-        ("logprobs", 0),
-        ("presence_penalty", 0.5),
-        ("logit_bias", {"5": 1}),
+        ("guided_json", {"type": "object"}),
+        ("min_tokens", 5),
         ("modalities", ["text", "audio"]),
         ("ryvion", {"sort": "price"}),
     ],
@@ -200,18 +221,30 @@ def message(**fields: object) -> dict[str, object]:
         ),
         (message(role="user", content="x", name=5), "invalid_type", "messages[1].name"),
         (message(role="user", content="x", name="é" * 33), "invalid_value", "messages[1].name"),
-        (message(role="tool", content="x", tool_call_id="c"), "unsupported_parameter", "messages[1].role"),
         (message(role="function", content="x", name="f"), "unsupported_parameter", "messages[1].role"),
-        (
-            message(role="assistant", content=None, tool_calls=[{"id": "c"}]),
-            "unsupported_parameter",
-            "messages[1].tool_calls",
-        ),
         ({"temperature": -0.1}, "invalid_value", "temperature"),
         ({"temperature": 2.1}, "invalid_value", "temperature"),
         ({"temperature": "1"}, "invalid_type", "temperature"),
         ({"temperature": True}, "invalid_type", "temperature"),
         ({"top_p": 1.01}, "invalid_value", "top_p"),
+        ({"top_k": -2}, "invalid_value", "top_k"),
+        ({"top_k": 2**32}, "invalid_value", "top_k"),
+        ({"top_k": 1.5}, "invalid_type", "top_k"),
+        ({"min_p": 1.1}, "invalid_value", "min_p"),
+        ({"presence_penalty": 2.1}, "invalid_value", "presence_penalty"),
+        ({"frequency_penalty": -2.1}, "invalid_value", "frequency_penalty"),
+        ({"repetition_penalty": 0}, "invalid_value", "repetition_penalty"),
+        ({"logit_bias": [5]}, "invalid_type", "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "invalid_value", "logit_bias.5"),
+        ({"logit_bias": {"5": "1"}}, "invalid_type", "logit_bias.5"),
+        ({"logit_bias": {"word": 1}}, "invalid_value", "logit_bias"),
+        ({"logit_bias": {"05": 1}}, "invalid_value", "logit_bias"),
+        ({"logit_bias": {str(2**32): 1}}, "invalid_value", "logit_bias"),
+        ({"logit_bias": {str(token): 1 for token in range(301)}}, "invalid_value", "logit_bias"),
+        ({"logprobs": 0}, "invalid_type", "logprobs"),
+        ({"top_logprobs": 1}, "invalid_value", "top_logprobs"),
+        ({"top_logprobs": 1, "logprobs": False}, "invalid_value", "top_logprobs"),
+        ({"top_logprobs": 21, "logprobs": True}, "invalid_value", "top_logprobs"),
         ({"max_tokens": 0}, "invalid_value", "max_tokens"),
         ({"max_tokens": 1.5}, "invalid_type", "max_tokens"),
         ({"max_tokens": True}, "invalid_type", "max_tokens"),
@@ -301,16 +334,25 @@ roles = st.sampled_from(["system", "developer", "user", "assistant", "tool", "fu
 parts = st.fixed_dictionaries(
     {}, optional={"type": st.sampled_from(["text", "image_url"]) | json_values, "text": json_values}
 )
+functions = st.fixed_dictionaries(
+    {}, optional={"name": st.just("f") | json_values, "arguments": json_values, "parameters": json_values}
+)
+calls = st.fixed_dictionaries(
+    {}, optional={"id": json_values, "type": st.just("function") | json_values, "function": functions | json_values}
+)
 messages = st.fixed_dictionaries(
     {},
     optional={
         "role": roles,
         "content": st.text(max_size=20) | st.lists(parts, max_size=3) | json_values,
         "name": json_values,
-        "tool_calls": json_values,
+        "tool_calls": json_values | st.lists(calls, max_size=2),
+        "tool_call_id": json_values,
     },
 )
 fields: dict[str, st.SearchStrategy[object]] = dict.fromkeys([*OPTIONAL, *NOT_HONOURED], json_values)
+fields["tools"] = json_values | st.lists(calls, max_size=3)
+fields["tool_choice"] = json_values | calls
 bodies = st.fixed_dictionaries(
     {"model": st.just("m") | json_values, "messages": st.lists(messages, max_size=3) | json_values}, optional=fields
 )
