@@ -22,7 +22,9 @@ from ryvion_node import __version__
 from ryvion_node.config import NodeConfig
 from ryvion_node.engine.counter import VocabCounter
 from ryvion_node.engine.devices import list_devices
+from ryvion_node.engine.figures import FigureBook
 from ryvion_node.engine.files import DigestCache
+from ryvion_node.engine.free_memory import free_main_memory, room_for
 from ryvion_node.engine.interface import EngineModel
 from ryvion_node.engine.llama_engine import LlamaEngine
 from ryvion_node.errors import EXIT_UNAVAILABLE, OperatorError
@@ -160,12 +162,18 @@ async def _start_selling(
     ledger: Ledger,
 ) -> tuple[str, ...]:
     """Load the models, then quote, then announce. Returns the names of the models."""
-    engine = LlamaEngine(Library(paths).specs(config), digests=DigestCache(paths.digests_file))
+    devices = await list_devices()
+    engine = LlamaEngine(
+        Library(paths).specs(config),
+        digests=DigestCache(paths.digests_file),
+        figures=FigureBook(paths.speeds_file),
+        room=room_for(devices, config.executor.memory_budget, free_main_memory()),
+    )
     await services.start(engine.run)
     await engine.settled()
     if not engine.models():
         raise NothingToServe(reasons="; ".join(f"{status.name}: {status.reason}" for status in engine.status()))
-    hardware = hardware_of(await list_devices())
+    hardware = hardware_of(devices)
     jurisdiction = config.node.jurisdiction or ""
     workshop = Workshop(
         identity=identity.signing,

@@ -86,6 +86,11 @@ class Paths:
         return self.home / "digests.json"
 
     @property
+    def speeds_file(self) -> Path:
+        """What was measured of models when they were last loaded; only a cache."""
+        return self.home / "speeds.json"
+
+    @property
     def control_file(self) -> Path:
         """Written by the running node: where its control API is, and the token for it."""
         return self.home / "control.json"

@@ -79,7 +79,7 @@ def quote_for(
         price_out=shop.price_out,
         jurisdiction=shop.jurisdiction,
         queue_depth=queue_depth,
-        first_token_ms=min(prompt_ms + token_ms + waiting_ms, 2**32 - 1),
+        first_token_ms=min(model.load_ms + prompt_ms + token_ms + waiting_ms, 2**32 - 1),
         millitokens_per_s=model.millitokens_per_s,
         issued_ms=now_ms,
         expires_ms=now_ms + QUOTE_LIFETIME_MS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ryvion_node.config import ModelSection, NodeConfig
+from ryvion_node.engine.constants import MAX_TEMPLATE_CHARS
 from ryvion_node.engine.files import DigestCache
 from ryvion_node.engine.gguf import GgufError
 from ryvion_node.engine.interface import ModelSpec
-from ryvion_node.errors import EXIT_USAGE, OperatorError
+from ryvion_node.errors import EXIT_CONFIG, EXIT_USAGE, OperatorError
 from ryvion_node.library.manifest import Manifest
 from ryvion_node.log import log_event
 from ryvion_node.models.catalogue import catalogue
@@ -27,6 +29,14 @@ class NotAtHand(OperatorError):
     """
 
     exit_code = EXIT_USAGE
+
+
+class TemplateNotUsable(OperatorError):
+    """The chat template {path} cannot be used: {reason}. Correct `template` in the configuration, or leave it away to
+    use the model's own.
+    """
+
+    exit_code = EXIT_CONFIG
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +74,7 @@ class Library:
         return AtHand(owned.name, self._manifest.file_of(owned), bytes.fromhex(owned.sha256))
 
     def specs(self, config: NodeConfig) -> tuple[ModelSpec, ...]:
-        """The models to serve, as the engine takes them; raises NotAtHand."""
+        """The models to serve, as the engine takes them; raises NotAtHand or TemplateNotUsable."""
         return tuple(self._spec(model) for model in config.executor.models)
 
     def tokenizers(self, config: NodeConfig) -> dict[bytes, Path]:
@@ -105,9 +115,25 @@ class Library:
             slots=model.slots,
             gpu_layers=model.gpu_layers,
             threads=model.threads,
+            template=model.template,
+            template_digest=None if model.template is None else _template_digest(model.template),
+            load=model.load,
+            idle_unload_s=model.idle_unload_s,
         )
 
     def _not_at_hand(self, name: str) -> NotAtHand:
         entry = catalogue().find(name)
         fetch = "" if entry is None else f"`ryvion-node models pull {entry.name}` fetches this one. "
         return NotAtHand(model=name, names=", ".join(self.names()), fetch=fetch)
+
+
+def _template_digest(path: Path) -> bytes:
+    """SHA-256 of a template as it is now: the worker takes no other until the node is started again."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(4 * MAX_TEMPLATE_CHARS + 1)
+    except OSError as exc:
+        raise TemplateNotUsable(path=path, reason=(exc.strerror or str(exc)).lower()) from exc
+    if len(data) > 4 * MAX_TEMPLATE_CHARS:
+        raise TemplateNotUsable(path=path, reason=f"it is larger than {4 * MAX_TEMPLATE_CHARS} bytes")
+    return hashlib.sha256(data).digest()
