@@ -114,9 +114,15 @@ MAX_SCHEMA_DEPTH: Final = 32
 """Schemas in schemas; each takes two brackets."""
 MAX_GRAMMAR_SYMBOLS: Final = 200_000
 """Of a compiled grammar: what 64 kB of text can hold is far below, what repetitions make of it may not be."""
+MAX_GRAMMAR_RULES: Final = 1000
+"""Of a Lark grammar: the compiler's time grows with the cube of a chain of them, here to about a second."""
+MAX_LEXER_FUEL: Final = 200_000
+"""The compiler's own measure of work for the expressions in a grammar, about 4 ms; the library allows 5 times that."""
+GRAMMAR_COMPILE_S: Final = 10.0
+"""Then the job is refused: the node believes a worker dead that tokenises nothing for 30 s."""
 MAX_GRAMMAR_MESSAGE_CHARS: Final = 500
 """Of the compiler's words, which quote the grammar."""
-GRAMMAR_THREADS: Final = 4
+GRAMMAR_THREADS: Final = 2
 """That follow grammars beside the decode thread; they work for a millisecond per token, hostile ones for a second."""
 GRAMMAR_STACK_BYTES: Final = 128 * 1024 * 1024
-"""Of each of them, reserved rather than used: a chain of 8,300 rules, all that 64 kB hold, needs between 8 and 64 MB."""
+"""Of each of them, reserved rather than used: 1,553 schemas in a chain, all that 64 kB hold, need 8 to 16 MB."""

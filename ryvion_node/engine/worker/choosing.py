@@ -28,8 +28,13 @@ class RulesRefused(Exception):
 class TokenMask(Protocol):
     """What a grammar allows, token after token (`grammar.py`)."""
 
+    @property
+    def ready(self) -> bool:
+        """Does `allowed` answer at once?"""
+        ...
+
     def allowed(self) -> npt.NDArray[np.bool_]:
-        """One element per token of the vocabulary, valid until the next call. Raises MaskFailed."""
+        """One element per token of the vocabulary, at least one of them true. Raises MaskFailed."""
         ...
 
     def take(self, token: int) -> None:
@@ -81,6 +86,11 @@ class Chooser:
         self._bias = _Bias(rules, vocabulary.size) if rules.logit_bias else None
         self._penalties = _Penalties(rules, prompt) if _Penalties.needed(rules) else None
 
+    @property
+    def ready(self) -> bool:
+        """Can `choose` do without waiting for the grammar?"""
+        return self._mask is None or self._mask.ready
+
     def choose(self, logits: Logits, position: int) -> Choice:
         """The next token, at this index of the sequence. Raises NotFinite and MaskFailed."""
         token = self._sampler.choose(self._ruled(logits), self._rules, position)
@@ -99,10 +109,7 @@ class Chooser:
         if self._penalties is not None:
             self._penalties.apply(logits)
         if self._mask is not None:
-            allowed = self._mask.allowed()
-            if not allowed.any():
-                raise MaskFailed("the grammar allows no token here")
-            logits = np.where(allowed, logits, np.float32(-np.inf))
+            logits = np.where(self._mask.allowed(), logits, np.float32(-np.inf))
         return logits
 
     def _told(self, logits: Logits, token: int, alternatives: int) -> WireLogprob:

@@ -35,11 +35,14 @@ from ryvion_node.engine.worker.decoder import Decoder, EndReason, Job
 from ryvion_node.engine.worker.devices import has_gpu
 from ryvion_node.engine.worker.embedder import Embedder, embed_job
 from ryvion_node.engine.worker.emit import TextHold
+from ryvion_node.engine.worker.grammar import GrammarInvalid
+from ryvion_node.engine.worker.grammar import GrammarInvalid, Grammars
 from ryvion_node.engine.worker.isolation import confine, die
 from ryvion_node.engine.worker.llama import LlamaError, Vocabulary
 from ryvion_node.engine.worker.loading import Loaded, files_of, load
 from ryvion_node.engine.worker.pipes import Pipes
 from ryvion_node.engine.worker.prompt import Prompts
+from ryvion_node.engine.worker.speech.tools import ToolsRefused
 from ryvion_node.engine.worker.template import TemplateRefused
 
 Ended = tuple[Job, EndReason]
@@ -84,6 +87,7 @@ class _Server:
         self._decoder: Decoder | Embedder | None = None
         self._prompts: Prompts
         self._vocabulary: Vocabulary
+        self._grammars: Grammars
         self._context_tokens = 0
 
     def open(self, loaded: Loaded, start: Start) -> Decoder | Embedder | None:
@@ -92,6 +96,8 @@ class _Server:
         self._vocabulary = loaded.model.vocabulary
         self._context_tokens = loaded.ready.context_tokens
         if loaded.context is not None and loaded.measured is not None:
+            # Now: it holds up all threads, on a large vocabulary for a second.
+            self._grammars = Grammars(self._vocabulary)
             self._decoder = Decoder(
                 loaded.context,
                 loaded.model.vocabulary,
@@ -130,6 +136,8 @@ class _Server:
                         self._pipes.send([Counted(number, len(prepared.tokens))])
                     except TemplateRefused as exc:
                         self._refuse(number, "template_failed", str(exc))
+                    except (ToolsRefused, GrammarInvalid) as exc:
+                        self._refuse(number, "grammar_invalid", str(exc))
                 case CountTexts(job=number, texts=texts):
                     self._pipes.send([Counted(number, sum(map(self._prompts.count_text, texts)))])
                 case Embed() as embed:
@@ -170,6 +178,9 @@ class _Server:
         except TemplateRefused as exc:
             self._refuse(request.job, "template_failed", str(exc))
             return
+        except (ToolsRefused, GrammarInvalid) as exc:
+            self._refuse(request.job, "grammar_invalid", str(exc))
+            return
         prompt = prepared.tokens
         if not prompt:
             self._refuse(request.job, "template_failed", "the chat template renders nothing")
@@ -183,7 +194,11 @@ class _Server:
             return
         logprobs = None if request.logprobs < 0 else request.logprobs
         try:
-            chooser = Chooser(self._vocabulary, rules_of(request.sampling), prompt, None, logprobs)
+            mask = self._grammars.compile(prepared.output) if any(prepared.output) else None
+            chooser = Chooser(self._vocabulary, rules_of(request.sampling), prompt, mask, logprobs)
+        except GrammarInvalid as exc:
+            self._refuse(request.job, "grammar_invalid", str(exc))
+            return
         except RulesRefused as exc:
             self._refuse(request.job, "unsupported", str(exc))
             return
