@@ -1,14 +1,22 @@
-"""From turns to the tokens of a prompt, by the model's own template and vocabulary."""
+"""From turns to the tokens of a prompt, by the model's own template and vocabulary, and to what listens to the answer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from ryvion_node.engine.wire import WireOutput, WireTools, WireTurn
-from ryvion_node.engine.worker.llama import Model
-from ryvion_node.engine.worker.speech.speech import Speech
-from ryvion_node.engine.worker.template import ChatTemplate, TemplateRefused
+from ryvion_node.engine.worker.llama import Model, Vocabulary
+from ryvion_node.engine.worker.speech.families import TAUGHT, CallStyle, Thoughts, call_style, thoughts
+from ryvion_node.engine.worker.speech.forced import answer_grammar
+from ryvion_node.engine.worker.speech.speech import Manner, Speech
+from ryvion_node.engine.worker.speech.taught import taught_turns
+from ryvion_node.engine.worker.speech.tools import Offer, call_id
+from ryvion_node.engine.worker.template import ChatTemplate, Segment, TemplateRefused
+
+_FIRST_SIGN = 0xFDD0
+"""Where Unicode keeps code points that no text holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +33,10 @@ class Prepared:
 class Prompts:
     """Makes and counts prompts; works on vocab-only models too."""
 
-    def __init__(self, model: Model, template: str | None = None) -> None:
-        """With a template in place of the model's own."""
+    def __init__(self, model: Model, override: str | None = None) -> None:
+        """`override`: a template of the owner's in place of the model's."""
         self._vocabulary = model.vocabulary
-        source = model.chat_template if template is None else template
+        source = model.chat_template if override is None else override
         names = {"bos": self._vocabulary.name(self._vocabulary.bos), "eos": self._vocabulary.name(self._vocabulary.eos)}
         self._template: ChatTemplate | None = None
         self.problem = ""
@@ -40,22 +48,79 @@ class Prompts:
             self._template = ChatTemplate(source, **names)
         except TemplateRefused as exc:
             self.problem = str(exc)
+            return
+        style = call_style(source)
+        self._taught = style is None or not self._template.shows_tools()
+        self._system = self._template.shows_system()
+        self._thoughts = thoughts(source)
+        self._silent = _manner(self._vocabulary, self._thoughts, None)
+        self._calling = _manner(self._vocabulary, self._thoughts, TAUGHT if self._taught else style)
 
     def prepare(self, turns: Sequence[WireTurn], tools: WireTools, output: WireOutput) -> Prepared:
-        """Raises TemplateRefused."""
-        return Prepared(self._tokens(turns), Speech(), output)
-
-    def _tokens(self, turns: Sequence[WireTurn]) -> list[int]:
+        """Raises TemplateRefused, ToolsRefused or GrammarInvalid."""
         if self._template is None:
             raise TemplateRefused(self.problem)
+        offer = Offer.of(tools)
+        if self._taught:
+            segments = self._template.segments(taught_turns(turns, offer, system=self._system))
+        else:
+            segments = self._template.segments(turns, offer)
+        tokens = self._tokens(segments)
+        manner = self._calling if offer.tools else self._silent
+        thinking, begun = self._begun(segments, turns)
+        if output[0] == "lark":
+            # Such a grammar describes the answer from its first token, wherever the template would have it think.
+            thinking, begun = False, True
+        return Prepared(
+            tokens,
+            Speech(manner, offer, partial(call_id, tuple(tokens)), thinking=thinking, begun=begun),
+            answer_grammar(manner, offer, output, thinking=thinking, begun=begun),
+        )
+
+    def count_text(self, text: str) -> int:
+        """The canonical count: the text alone, nothing added, nothing parsed."""
+        return len(self._vocabulary.tokenise(text))
+
+    def _tokens(self, segments: Sequence[Segment]) -> list[int]:
         tokens: list[int] = []
-        for number, segment in enumerate(self._template.segments(turns)):
+        for number, segment in enumerate(segments):
             tokenise = self._vocabulary.tokenise_inside if number else self._vocabulary.tokenise
             tokens += tokenise(segment.text, special=not segment.is_content)
         if self._vocabulary.adds_bos and tokens[:1] != [self._vocabulary.bos]:
             tokens.insert(0, self._vocabulary.bos)
         return tokens
 
-    def count_text(self, text: str) -> int:
-        """The canonical count: the text alone, nothing added, nothing parsed."""
-        return len(self._vocabulary.tokenise(text))
+    def _begun(self, segments: Sequence[Segment], turns: Sequence[WireTurn]) -> tuple[bool, bool]:
+        """Does the prompt end within a thought, and does it end within the answer?"""
+        role, prefix, _name, calls, _answers = turns[-1] if turns else ("", "", "", (), "")
+        if role != "assistant" or calls:
+            prefix = ""
+        if self._thoughts is None:
+            return False, bool(prefix)
+        opened = any(
+            segment.text.rstrip().endswith(self._thoughts.begin)
+            for segment in segments[-2 if prefix else -1 :]
+            if not segment.is_content
+        )
+        thinking = (opened or prefix.lstrip().startswith(self._thoughts.begin)) and self._thoughts.end not in prefix
+        return thinking, bool(prefix)
+
+
+def _manner(vocabulary: Vocabulary, thoughts: Thoughts | None, calls: CallStyle | None) -> Manner:
+    """With signs in place of the markers that are control tokens, whose text never shows in an answer."""
+    markers = [*((thoughts.begin, thoughts.end) if thoughts else ()), *((calls.begin, calls.end) if calls else ())]
+    signs: dict[str, str] = {}
+    tokens: dict[int, str] = {}
+    for number, marker in enumerate(markers):
+        token = vocabulary.tokenise(marker, special=True)
+        if marker and len(token) == 1 and not vocabulary.piece(token[0]):
+            tokens[token[0]] = signs[marker] = chr(_FIRST_SIGN + number)
+
+    def sign(marker: str) -> str:
+        return signs.get(marker, marker)
+
+    return Manner(
+        thoughts and Thoughts(sign(thoughts.begin), sign(thoughts.end)),
+        calls and replace(calls, begin=sign(calls.begin), end=sign(calls.end)),
+        tokens,
+    )

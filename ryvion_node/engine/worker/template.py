@@ -25,6 +25,7 @@ ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool"})
 """A role is written by the template as its own text, so it must be one of these."""
 
 _PROBED: Final = "probe_tool"
+_PROBED_ID: Final = "call_0123456789"
 
 
 class TemplateRefused(Exception):
@@ -78,14 +79,22 @@ class ChatTemplate:
         """Does it put tools into the prompt, and the calls and answers of earlier turns?"""
         offer = Offer.of((((_PROBED, "what it does", '{"type":"object","properties":{}}'),), "auto", "", True))
         asked: WireTurn = ("user", "ask", "", (), "")
-        called: WireTurn = ("assistant", "", "", (("call_1", _PROBED, '{"a":1}'),), "")
-        answered: WireTurn = ("tool", "answer", "", (), "call_1")
+        called: WireTurn = ("assistant", "", "", ((_PROBED_ID, _PROBED, '{"a":1}'),), "")
+        answered: WireTurn = ("tool", "answer", "", (), _PROBED_ID)
         try:
             first, again = self.segments((asked,), offer), self.segments((asked, called, answered), offer)
         except TemplateRefused:
             return False
         shown, told = ("".join(part.text for part in parts if part.is_content) for parts in (first, again))
         return _PROBED in shown and told.count(_PROBED) > shown.count(_PROBED) and "answer" in told
+
+    def shows_system(self) -> bool:
+        """Has it a place for a system message?"""
+        try:
+            self.segments((("system", "rule", "", (), ""), ("user", "ask", "", (), "")))
+        except TemplateRefused:
+            return False
+        return True
 
     def _message(self, marks: Marks, number: int, turn: WireTurn) -> dict[str, Any]:
         role, content, name, calls, answers = turn

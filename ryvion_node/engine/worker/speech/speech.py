@@ -55,7 +55,7 @@ class Speech:
         self._reader = CallReader(offer.names)
         self._buffer = ""
         self._marker = ""
-        """What began the call that is read."""
+        """What began the call that is read, and the white space before it."""
         self._step = self._think_first if thinking else self._say if begun else self._begin
         self._content: list[str] = []
         self._thought: list[str] = []
@@ -156,9 +156,10 @@ class Speech:
             return False
         before, found, after = self._buffer.partition(self._calls.begin)
         if found:
-            self._utter(_trimmed(before))
+            shown = _trimmed(before)
+            self._utter(shown)
             self._buffer = after
-            self._start_call(found)
+            self._start_call(before[len(shown) :] + found)
             return True
         kept = _held(self._buffer, self._calls.begin)
         self._utter(self._buffer[: len(self._buffer) - kept])
@@ -206,11 +207,12 @@ class Speech:
         """After a call: its end, another one, or content."""
         assert self._calls is not None
         text = self._buffer.lstrip(" \t\r\n;" if self._calls.bare else None)
+        dropped = self._buffer[: len(self._buffer) - len(text)]
         for sign in (self._calls.begin, self._calls.end):
             if sign and text.startswith(sign):
                 self._buffer = text[len(sign) :]
                 if sign == self._calls.begin:
-                    self._start_call(sign)
+                    self._start_call(dropped + sign)
                 return True
             if sign.startswith(text):
                 return False
