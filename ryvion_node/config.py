@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -114,6 +114,7 @@ Credits = Annotated[int, BeforeValidator(parse_credits)]
 Price = Annotated[int, BeforeValidator(parse_price)]
 """Decimal credits per million tokens in the file, micro-credits in the program."""
 Seconds = Annotated[float, BeforeValidator(_float), Field(gt=0, le=3600)]
+ModelName = Annotated[str, Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
 IdleSeconds = Annotated[float, BeforeValidator(_float), Field(ge=1, le=7 * 24 * 3600)]
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=2**20, le=2**50)]
 """Bytes, in the file also as a text with a unit."""
@@ -130,6 +131,9 @@ class Section(BaseModel):
     """What all sections share: an unknown key is an error, types are exact, nothing changes after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=False)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 # --- the sections -----------------------------------------------------------------------------------------
@@ -190,12 +194,7 @@ class ProxySection(Section):
 class ModelSection(Section):
     """A model to serve. Without `path` and `bundled`, `name` is that of a model which `ryvion-node models list` shows."""
 
-    name: str = Field(
-        min_length=1,
-        max_length=96,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$",
-        description="Name that buyers ask for.",
-    )
+    name: ModelName = Field(description="Name that buyers ask for.")
     path: FilePath | None = Field(default=None, description="GGUF file; relative to the configuration file.")
     bundled: str | None = Field(
         default=None, description="Name of a model that is here, when it is to be sold under another `name`."
@@ -230,6 +229,59 @@ class ModelSection(Section):
     def _check(self) -> Self:
         if self.path is not None and self.bundled is not None:
             raise ValueError(f"model {self.name}: give path or bundled, not both")
+        return self
+
+
+class RemoteModelSection(Section):
+    """A model to serve from another engine: vLLM, SGLang, llama-server, Ollama, or anything OpenAI-compatible (docs/engines.md)."""
+
+    name: ModelName = Field(description="Name that buyers ask for.")
+    url: str = Field(
+        max_length=2048,
+        pattern=r"^https?://[^\s@?#]+$",
+        description="Where the engine is, such as http://127.0.0.1:8000; a /v1 at its end makes no difference.",
+    )
+    served_as: str = Field(
+        default="", max_length=512, description="The model's id at the engine. Empty: `name`, else the only one it has."
+    )
+    key_file: FilePath | None = Field(
+        default=None,
+        description="Private file (chmod 600) with the engine's key on its first line; relative to the configuration file.",
+    )
+    key_env: str = Field(
+        default="", pattern=r"^[A-Za-z_0-9]*$", description="Environment variable that holds the engine's key."
+    )
+    flavour: Literal["auto", "openai", "llama-server", "llama-cpp-python", "vllm", "sglang", "ollama"] = Field(
+        default="auto", description="Which engine it is. `openai` is what all have in common."
+    )
+    context_tokens: Annotated[int, Field(ge=16, le=2**24)] | None = Field(
+        default=None, description="Context per job. Unset: what the engine says; Ollama and others do not say it."
+    )
+    slots: int = Field(default=4, ge=1, le=1024, description="Jobs at once; the engine never has more of ours.")
+    quantisation: str = Field(
+        default="unknown", max_length=64, description="Of the weights, such as FP8; buyers see it."
+    )
+    digest: Annotated[bytes, BeforeValidator(_digest)] | None = Field(
+        default=None, description="SHA-256 of the weights' file, in hex, as you state it. Unset: none is offered."
+    )
+    tokenizer: FilePath | None = Field(
+        default=None,
+        description="GGUF of this very model, or a header cut from one, to count tokens with; relative to the configuration file.",
+    )
+    features: Annotated[tuple[RemoteFeature, ...], BeforeValidator(_tuple)] | None = Field(
+        default=None,
+        description="What the engine can do. Unset: what its kind is known for. Either way it is tried out.",
+    )
+    hardware: str = Field(
+        default="",
+        max_length=64,
+        description="What runs it, such as 8 x H100; buyers see it when nothing else is sold.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.key_file is not None and self.key_env:
+            raise ValueError(f"model {self.name}: give key_file or key_env, not both")
         return self
 
 
@@ -273,12 +325,17 @@ class ExecutorSection(Section):
     models: Annotated[tuple[ModelSection, ...], BeforeValidator(_tuple)] = Field(
         default=(), max_length=32, description="The models, each an [[executor.models]] table."
     )
+    remote_models: Annotated[tuple[RemoteModelSection, ...], BeforeValidator(_tuple)] = Field(
+        default=(),
+        max_length=32,
+        description="Models that another engine serves, each an [[executor.remote_models]] table.",
+    )
 
     pause: PauseSection = PauseSection()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        names = [model.name for model in self.models]
+        names = [*(model.name for model in self.models), *(model.name for model in self.remote_models)]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"models: {name} is there twice")
@@ -317,7 +374,7 @@ class NodeConfig(Section):
     def _check(self) -> Self:
         if self.executor.enabled and self.node.jurisdiction is None:
             raise ValueError('an executor must say where it is: set [node] jurisdiction = "DE", or --jurisdiction DE')
-        if self.executor.enabled and not self.executor.models:
+        if self.executor.enabled and not (self.executor.models or self.executor.remote_models):
             raise ValueError("an executor needs a model: add [[executor.models]], or --serve MODEL")
         return self
 
@@ -376,15 +433,22 @@ def _merge(values: dict[str, Any], overrides: Mapping[str, object]) -> dict[str,
 
 def _anchored(config: NodeConfig, folder: Path) -> NodeConfig:
     """Make the paths that the file gives relative to the file's own folder absolute."""
-    models = tuple(
-        model.model_copy(
-            update={key: folder / path for key in ("path", "template") if (path := getattr(model, key)) is not None}
-        )
-        for model in config.executor.models
+    executor = config.executor.model_copy(
+        update={
+            "models": tuple(_with_paths(model, folder, "path", "template") for model in config.executor.models),
+            "remote_models": tuple(
+                _with_paths(model, folder, "key_file", "tokenizer") for model in config.executor.remote_models
+            ),
+        }
     )
-    executor = config.executor.model_copy(update={"models": models})
     log = config.log if config.log.file is None else config.log.model_copy(update={"file": folder / config.log.file})
     return config.model_copy(update={"executor": executor, "log": log})
+
+
+def _with_paths(section: AnySection, folder: Path, *keys: str) -> AnySection:
+    return section.model_copy(
+        update={key: folder / path for key in keys if (path := getattr(section, key)) is not None}
+    )
 
 
 def all_sections() -> Iterable[tuple[str, type[Section]]]:
@@ -394,5 +458,6 @@ def all_sections() -> Iterable[tuple[str, type[Section]]]:
     yield "[executor]", ExecutorSection
     yield "[executor.pause]", PauseSection
     yield "[[executor.models]]", ModelSection
+    yield "[[executor.remote_models]]", RemoteModelSection
     yield "[requester]", RequesterSection
     yield "[log]", LogSection

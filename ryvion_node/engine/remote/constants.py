@@ -10,6 +10,9 @@ MAX_KEY_BYTES: Final = 8 * 1024
 """Of a key file: the longest keys in use are tokens of about 2 kB."""
 MAX_URL_CHARS: Final = 2048
 
+MAX_REMOTE_SLOTS: Final = 1024
+"""Jobs of ours at once on one server: a connection each, and vLLM takes 256 by default."""
+
 MAX_HEADERS_BYTES: Final = 64 * 1024
 """Of a reply's status line and headers."""
 READ_BYTES: Final = 32 * 1024

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from ryvion_node.engine import constants as engine_limits
 from ryvion_node.engine.counter import VocabCounter
 from ryvion_node.engine.interface import (
     NO_TOOLS,
@@ -21,7 +20,7 @@ from ryvion_node.engine.interface import (
     ToolUse,
     Turn,
 )
-from ryvion_node.engine.remote.dialect import STATABLE
+from ryvion_node.engine.remote import constants as limits
 from ryvion_node.engine.remote.http import HttpServer
 from ryvion_node.engine.remote.key import load_key
 from ryvion_node.engine.remote.served import RemoteModel
@@ -124,9 +123,5 @@ class RemoteEngine:
 
 
 def _check(spec: RemoteSpec) -> None:
-    if not 1 <= spec.slots <= engine_limits.MAX_SLOTS:
-        raise ValueError(f"{spec.name}: slots must be 1 .. {engine_limits.MAX_SLOTS}")
-    flavour = "openai" if spec.flavour == "auto" else spec.flavour
-    unknown = set(spec.features or ()) - STATABLE[flavour] if spec.flavour != "auto" else set()
-    if unknown:
-        raise ValueError(f"{spec.name}: a {flavour} server cannot be asked for {', '.join(sorted(unknown))}")
+    if not 1 <= spec.slots <= limits.MAX_REMOTE_SLOTS:
+        raise ValueError(f"{spec.name}: slots must be 1 .. {limits.MAX_REMOTE_SLOTS}")

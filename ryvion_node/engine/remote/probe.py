@@ -21,7 +21,7 @@ from ryvion_node.engine.interface import (
 )
 from ryvion_node.engine.remote import constants as limits
 from ryvion_node.engine.remote.answer import Answer
-from ryvion_node.engine.remote.dialect import FEATURES, completion_body
+from ryvion_node.engine.remote.dialect import FEATURES, STATABLE, completion_body
 from ryvion_node.engine.remote.faults import refusal
 from ryvion_node.engine.remote.http import HttpServer, ServerLost, ServerRefused
 from ryvion_node.engine.remote.job import Backend
@@ -107,7 +107,7 @@ async def find_context(server: HttpServer, spec: RemoteSpec, listed: Listed, fla
 
 async def find_features(backend: Backend, spec: RemoteSpec) -> tuple[Feature, ...]:
     """What the server's kind can do, less what this one refuses. Raises what `completion` does."""
-    claimed = set(FEATURES[backend.flavour] if spec.features is None else spec.features)
+    claimed = set(FEATURES[backend.flavour] if spec.features is None else spec.features) & STATABLE[backend.flavour]
     if backend.flavour == "vllm" and spec.features is None and await _version(backend.server) < _REGEX_SINCE:
         claimed.discard("regex")
     for feature in sorted(claimed & _TRIALS.keys()):
@@ -136,9 +136,8 @@ async def measure(backend: Backend) -> Speed:
     )
     usage = answered.answer.usage
     tokens = answered.answer.chunks if usage is None else usage.completion_tokens
-    decode_s = answered.last_s - answered.first_s
-    speed = _speed(tokens - 1, decode_s) if tokens > 1 and decode_s > 0 else _speed(max(tokens, 1), answered.last_s)
-    return Speed(speed, _speed(max(told, words), read.first_s), usage is not None)
+    # From the request on, with its prompt: chunks that came in one go would make the decoding alone look faster.
+    return Speed(_speed(max(tokens, 1), answered.last_s), _speed(max(told, words), read.first_s), usage is not None)
 
 
 @dataclass(frozen=True, slots=True)
