@@ -268,9 +268,9 @@ class RemoteModelSection(Section):
         default=None,
         description="GGUF of this very model, or a header cut from one, to count tokens with; relative to the configuration file.",
     )
-    features: Annotated[tuple[RemoteFeature, ...], BeforeValidator(_tuple)] | None = Field(
+    features: Strings | None = Field(
         default=None,
-        description="What the engine can do. Unset: what its kind is known for. Either way it is tried out.",
+        description="What the engine can do (docs/engines.md). Unset: what its kind is known for. Either way it is tried out.",
     )
     hardware: str = Field(
         default="",
