@@ -13,7 +13,6 @@ import numpy as np
 
 from ryvion_node.engine.constants import (
     CALIBRATION_S,
-    CPU_BATCH_TOKENS,
     EMBED_STEP_TEXTS,
     MAX_EMBED_TEXTS,
     MIN_CHUNK_TOKENS,
@@ -58,20 +57,30 @@ def embed_job(request: Embed, vocabulary: Vocabulary, context_tokens: int) -> Em
     return EmbedJob(request.job, tuple(texts))
 
 
-def measure_reading(context: Context, on_stage: Callable[[str], None]) -> float:
-    """Seconds per token with a step full of short texts. Raises LlamaError if the output is no numbers."""
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a context reads best."""
+
+    seconds_per_token: float
+    step_tokens: int
+    """Tokens of a step at most, unless a single text has more: beyond it, attention over the whole step costs more
+    than larger matrices save."""
+
+
+def measure_reading(context: Context, step_tokens: int, on_stage: Callable[[str], None]) -> Reading:
+    """The speed of a full step of short texts. Raises LlamaError if the output is no numbers."""
     on_stage("testing")
-    best = _timed_step(context, [[0]])
+    _timed_step(context, [[0]])
+    step_tokens = min(step_tokens, context.batch_tokens)
+    length = min(_PROBE_TOKENS, step_tokens)
+    texts = [[0] * length] * min(EMBED_STEP_TEXTS, step_tokens // length)
     on_stage("measuring")
-    length = min(_PROBE_TOKENS, context.batch_tokens)
-    count = max(1, min(EMBED_STEP_TEXTS, min(CPU_BATCH_TOKENS, context.batch_tokens) // length))
-    texts = [[0] * length] * count
     end = time.perf_counter() + CALIBRATION_S
     best = _timed_step(context, texts)
     while time.perf_counter() < end:
         on_stage("measuring")
         best = min(best, _timed_step(context, texts))
-    return best / (length * count)
+    return Reading(best / (length * len(texts)), step_tokens)
 
 
 def _timed_step(context: Context, texts: Sequence[Sequence[int]]) -> float:
@@ -96,9 +105,10 @@ def _unit(vector: Vector) -> bytes | None:
 class Embedder:
     """Owns the context. `run` belongs to one thread, `post` may be called by any."""
 
-    def __init__(self, context: Context, *, seconds_per_token: float, send: Callable[[list[Message]], None]) -> None:
+    def __init__(self, context: Context, reading: Reading, send: Callable[[list[Message]], None]) -> None:
         self._context = context
-        self._pace = PromptPace(seconds_per_token)
+        self._step_tokens = reading.step_tokens
+        self._pace = PromptPace(reading.seconds_per_token)
         self._send = send
         self._jobs: dict[int, EmbedJob] = {}
         self._out: list[Message] = []
@@ -147,7 +157,7 @@ class Embedder:
 
     def _step(self) -> None:
         """Read the next texts, one after the other of the job that was served least, as many as fit the step's time."""
-        rows = self._pace.rows(self._context.batch_tokens)
+        rows = self._pace.rows(self._step_tokens)
         taken: list[EmbedJob] = []
         used = 0
         while len(taken) < EMBED_STEP_TEXTS:

@@ -14,7 +14,7 @@ from ryvion_node.engine.memory import address_space_bytes, context_of, estimate
 from ryvion_node.engine.wire import Ready, Start
 from ryvion_node.engine.worker.calibrate import Measured, measure
 from ryvion_node.engine.worker.devices import has_gpu
-from ryvion_node.engine.worker.embedder import measure_reading
+from ryvion_node.engine.worker.embedder import Reading, measure_reading
 from ryvion_node.engine.worker.isolation import limit_memory
 from ryvion_node.engine.worker.llama import Context, LlamaError, Log, Model, check_layout
 from ryvion_node.engine.worker.pipes import Pipes
@@ -33,7 +33,7 @@ class Loaded:
     context: Context | None = None
     measured: Measured | None = None
     """Of a chat model."""
-    seconds_per_token: float = 0.0
+    reading: Reading | None = None
     """Of an embedding model."""
 
 
@@ -105,7 +105,7 @@ def _embedding(path: Path, start: Start, pipes: Pipes, log: Log, model: Model, i
             log=log,
             pooled=True,
         )
-        seconds_per_token = measure_reading(context, pipes.progress)
+        reading = measure_reading(context, _step_tokens(start), pipes.progress)
     except LlamaError as exc:
         raise LlamaError(f"{path}: {exc}") from exc
     log.deafen()
@@ -117,10 +117,10 @@ def _embedding(path: Path, start: Start, pipes: Pipes, log: Log, model: Model, i
         dimensions=model.dimensions,
         context_tokens=context_tokens,
         millitokens_per_s=0,
-        prompt_millitokens_per_s=int(1000 / seconds_per_token),
+        prompt_millitokens_per_s=int(1000 / reading.seconds_per_token),
         step_us=(),
     )
-    return Loaded(ready, model, Prompts(model), context, seconds_per_token=seconds_per_token)
+    return Loaded(ready, model, Prompts(model), context, reading=reading)
 
 
 def _limit_memory(shape: ModelShape, start: Start) -> None:
@@ -186,7 +186,7 @@ def _context_tokens(path: Path, start: Start, model: Model, default: int = limit
 
 
 def _context(path: Path, start: Start, model: Model, context_tokens: int, log: Log) -> Context:
-    most = limits.GPU_BATCH_TOKENS if start.gpu_layers and has_gpu() else limits.CPU_BATCH_TOKENS
+    most = _step_tokens(start)
     try:
         return Context(
             model,
@@ -200,6 +200,11 @@ def _context(path: Path, start: Start, model: Model, context_tokens: int, log: L
         raise LlamaError(
             f"{path}: no room for {start.slots} slots of {context_tokens} tokens ({exc}): configure fewer or smaller ones"
         ) from exc
+
+
+def _step_tokens(start: Start) -> int:
+    """Rows of a step at most, unless one text needs more."""
+    return limits.GPU_BATCH_TOKENS if start.gpu_layers and has_gpu() else limits.CPU_BATCH_TOKENS
 
 
 def _ready(digest: bytes, state: FileState, quantisation: str, context_tokens: int, measured: Measured) -> Ready:

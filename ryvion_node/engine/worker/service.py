@@ -35,7 +35,6 @@ from ryvion_node.engine.worker.decoder import Decoder, EndReason, Job
 from ryvion_node.engine.worker.devices import has_gpu
 from ryvion_node.engine.worker.embedder import Embedder, embed_job
 from ryvion_node.engine.worker.emit import TextHold
-from ryvion_node.engine.worker.grammar import GrammarInvalid
 from ryvion_node.engine.worker.grammar import GrammarInvalid, Grammars
 from ryvion_node.engine.worker.isolation import confine, die
 from ryvion_node.engine.worker.llama import LlamaError, Vocabulary
@@ -107,8 +106,8 @@ class _Server:
                 send=self._pipes.send,
                 on_end=lambda job, reason: self._inbox.put((job, reason)),
             )
-        elif loaded.context is not None:
-            self._decoder = Embedder(loaded.context, seconds_per_token=loaded.seconds_per_token, send=self._pipes.send)
+        elif loaded.context is not None and loaded.reading is not None:
+            self._decoder = Embedder(loaded.context, loaded.reading, self._pipes.send)
         return self._decoder
 
     def read_commands(self) -> None:
