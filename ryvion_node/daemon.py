@@ -24,14 +24,16 @@ from ryvion_node.engine.counter import VocabCounter
 from ryvion_node.engine.devices import list_devices
 from ryvion_node.engine.figures import FigureBook
 from ryvion_node.engine.files import DigestCache
+from ryvion_node.engine.fleet import Fleet, RunningEngine
 from ryvion_node.engine.free_memory import free_main_memory, room_for
 from ryvion_node.engine.interface import EngineModel
 from ryvion_node.engine.llama_engine import LlamaEngine
+from ryvion_node.engine.remote.engine import RemoteEngine
 from ryvion_node.errors import EXIT_UNAVAILABLE, OperatorError
 from ryvion_node.executor.announcer import Advert, Announcer, draw_up_offer
 from ryvion_node.executor.availability import Availability
 from ryvion_node.executor.backoff import Backoff, PauseRules
-from ryvion_node.executor.hardware import hardware_of
+from ryvion_node.executor.hardware import hardware_of, remote_hardware
 from ryvion_node.executor.quoting import Shop
 from ryvion_node.executor.seller import Seller
 from ryvion_node.executor.workshop import Chains, Workshop
@@ -40,6 +42,7 @@ from ryvion_node.keys import KeyStore
 from ryvion_node.ledger.interface import Ledger
 from ryvion_node.ledger.store import open_ledger
 from ryvion_node.library.lookup import Library
+from ryvion_node.library.remotes import remote_specs
 from ryvion_node.log import configure_logging
 from ryvion_node.market.attempt import Desk
 from ryvion_node.market.book import OfferBook
@@ -53,6 +56,7 @@ from ryvion_node.proxy.server import ProxyServer
 from ryvion_node.proxy.settings import Settings
 from ryvion_node.proxy.wiring import LedgerReceipts, NodeKeys
 from ryvion_protocol.constants import MARKET_PROTOCOL
+from ryvion_protocol.messages import Hardware
 from ryvion_protocol.schema import NodeKey, as_label
 
 
@@ -162,18 +166,9 @@ async def _start_selling(
     ledger: Ledger,
 ) -> tuple[str, ...]:
     """Load the models, then quote, then announce. Returns the names of the models."""
-    devices = await list_devices()
-    engine = LlamaEngine(
-        Library(paths).specs(config),
-        digests=DigestCache(paths.digests_file),
-        figures=FigureBook(paths.speeds_file),
-        room=room_for(devices, config.executor.memory_budget, free_main_memory()),
-    )
-    await services.start(engine.run)
-    await engine.settled()
-    if not engine.models():
+    engine, hardware = await _start_engines(services, config, paths)
+    if all(status.state == "broken" for status in engine.status()):
         raise NothingToServe(reasons="; ".join(f"{status.name}: {status.reason}" for status in engine.status()))
-    hardware = hardware_of(devices)
     jurisdiction = config.node.jurisdiction or ""
     workshop = Workshop(
         identity=identity.signing,
@@ -221,11 +216,39 @@ async def _start_selling(
     return tuple(model.name for model in engine.models())
 
 
-async def _watch_owner(services: trio.Nursery, config: NodeConfig, engine: LlamaEngine) -> Availability:
+async def _start_engines(services: trio.Nursery, config: NodeConfig, paths: Paths) -> tuple[Fleet, Hardware]:
+    """Our own engine for the models whose files are here, and one for those that other engines serve."""
+    library, executor = Library(paths), config.executor
+    engines: list[RunningEngine] = []
+    hardware = remote_hardware([model.hardware for model in executor.remote_models])
+    if executor.models:
+        devices = await list_devices()
+        hardware = hardware_of(devices)
+        engines.append(
+            LlamaEngine(
+                library.specs(config),
+                digests=DigestCache(paths.digests_file),
+                figures=FigureBook(paths.speeds_file),
+                room=room_for(devices, executor.memory_budget, free_main_memory()),
+            )
+        )
+    if executor.remote_models:
+        known = await trio.to_thread.run_sync(library.tokenizers, config)
+        engines.append(RemoteEngine(remote_specs(config, known)))
+    fleet = Fleet(engines)
+    await services.start(fleet.run)
+    await fleet.settled()
+    return fleet, hardware
+
+
+async def _watch_owner(services: trio.Nursery, config: NodeConfig, engine: Fleet) -> Availability:
     from ryvion_node.machine.sensors import MachineSensors  # its libraries come with the executor extra
 
     pause = config.executor.pause
-    rules = PauseRules(pause.gpu_percent, pause.cpu_percent, pause.on_battery, pause.hours, pause.calm_s)
+    # What another engine uses is for selling too, and looks like any other program.
+    minds_load = not config.executor.remote_models
+    gpu_percent, cpu_percent = (pause.gpu_percent, pause.cpu_percent) if minds_load else (0, 0)
+    rules = PauseRules(gpu_percent, cpu_percent, pause.on_battery, pause.hours, pause.calm_s)
     sensors = await trio.to_thread.run_sync(MachineSensors)
     availability = Availability(
         sensors, Backoff(rules), lambda: [status.worker_pid for status in engine.status() if status.worker_pid]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from ryvion_node.config import NodeConfig
     from ryvion_node.daemon import NodeReady
 
+_URL = re.compile(r"[^=]+=https?://.+")
+
 EPILOG = """\b
 Examples:
   ryvion-node up --proxy
@@ -23,6 +26,8 @@ Examples:
       Sell: the model that comes with the node, for 0.05 and 0.20 credits per million tokens.
   ryvion-node up --serve my-model=/data/my-model.gguf --jurisdiction CA --listen /ip4/0.0.0.0/tcp/7987
       Sell a GGUF of your own, reachable from outside.
+  ryvion-node up --serve my-model=http://127.0.0.1:8000 --jurisdiction DE
+      Sell what vLLM, SGLang, llama-server or Ollama serves here; docs/engines.md says more.
   ryvion-node up --bootstrap /dns4/example.org/tcp/7987/p2p/12D3KooW...
       Join the market that this node knows.
 
@@ -42,7 +47,8 @@ Flags go over the configuration file, which `ryvion-node locate` names; docs/con
     "--serve",
     multiple=True,
     metavar="MODEL",
-    help="Sell this model: a name that `models list` shows as here, or NAME=FILE.gguf. Repeatable.",
+    help="Sell this model: a name that `models list` shows as here, NAME=FILE.gguf, or NAME=http://HOST:PORT for one that "
+    "another engine serves. Repeatable.",
 )
 @click.option("--proxy/--no-proxy", default=None, help="Buy: serve the local OpenAI-compatible endpoint.")
 @click.option(
@@ -97,6 +103,8 @@ def load_node_config(
 
 def overrides_from(serve: tuple[str, ...], flags: dict[str, Any]) -> dict[str, object]:
     """Flags as the dotted keys of the configuration; None for a flag that was not given."""
+    remote = [text for text in serve if _URL.fullmatch(text)]
+    local = [text for text in serve if not _URL.fullmatch(text)]
     return {
         "node.network": flags["network"],
         "node.jurisdiction": flags["jurisdiction"],

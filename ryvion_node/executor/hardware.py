@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from ryvion_node.engine.devices import DeviceList
@@ -22,6 +23,12 @@ def hardware_of(found: DeviceList) -> Hardware:
         memory_bytes=sum(device.memory_bytes for device in alike),
         backend=_backend(best.backend, best.kind),
     )
+
+
+def remote_hardware(stated: Sequence[str]) -> Hardware:
+    """What a node says whose models all run behind other engines: what its owner states, if anything."""
+    name = next((text for text in stated if text), "another engine")
+    return Hardware(name=as_label(" ".join(name.split())), count=1, memory_bytes=0, backend="remote")
 
 
 def _backend(ggml_name: str, kind: str) -> str:
