@@ -91,6 +91,7 @@ def _alternative(said: engine.Alternative) -> Alternative:
 
 
 def _minus_micronats(logprob: float) -> int:
-    if math.isnan(logprob) or logprob < -_MAX_MINUS_MICRONATS / _MILLION:
+    if math.isnan(logprob):
         return _MAX_MINUS_MICRONATS
-    return max(0, round(-logprob * _MILLION))
+    minus_nats = min(max(-logprob, 0.0), _MAX_MINUS_MICRONATS / _MILLION)
+    return round(minus_nats * _MILLION)
