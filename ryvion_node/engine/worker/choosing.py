@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ryvion_node.engine.interface import Sampling
-from ryvion_node.engine.wire import WireLogprob, WireSampling
+from ryvion_node.engine.wire import WireLogprob, WireSampling, WireScore
 from ryvion_node.engine.worker.sampler import Ids, Logits, NotFinite, Sampler, largest
 
 __all__ = ["Choice", "Chooser", "MaskFailed", "NotFinite", "RulesRefused", "TokenMask", "Tokens", "rules_of"]
@@ -28,9 +28,8 @@ class RulesRefused(Exception):
 class TokenMask(Protocol):
     """What a grammar allows, token after token (`grammar.py`)."""
 
-    @property
-    def ready(self) -> bool:
-        """Does `allowed` answer at once?"""
+    def ready(self, within_s: float) -> bool:
+        """Does `allowed` answer at once, now or after waiting so long at most?"""
         ...
 
     def allowed(self) -> npt.NDArray[np.bool_]:
@@ -83,13 +82,14 @@ class Chooser:
         self._mask = mask
         self._logprobs = logprobs
         self._sampler = Sampler()
+        self._lost = False
+        """A claimed token left the grammar, so nothing after it can be judged."""
         self._bias = _Bias(rules, vocabulary.size) if rules.logit_bias else None
         self._penalties = _Penalties(rules, prompt) if _Penalties.needed(rules) else None
 
-    @property
-    def ready(self) -> bool:
-        """Can `choose` do without waiting for the grammar?"""
-        return self._mask is None or self._mask.ready
+    def ready(self, within_s: float = 0.0) -> bool:
+        """Need `choose` not wait for the grammar, now or after so long at most?"""
+        return self._mask is None or self._mask.ready(within_s)
 
     def choose(self, logits: Logits, position: int) -> Choice:
         """The next token, at this index of the sequence. Raises NotFinite and MaskFailed."""
@@ -99,6 +99,28 @@ class Chooser:
         if self._penalties is not None:
             self._penalties.take(token)
         return Choice(token, None if self._logprobs is None else self._told(logits, token, self._logprobs))
+
+    def judge(self, logits: Logits, position: int, token: int) -> WireScore:
+        """How a claimed token compares with the choice here; goes on with it. Raises NotFinite."""
+        margin = math.inf
+        if not self._lost:
+            try:
+                margin = self._margin(logits, position, token)
+            except MaskFailed:
+                self._lost = True
+        if self._penalties is not None:
+            self._penalties.take(token)
+        own = logits[token]
+        return margin, float(own) - log_sum(logits), int(np.count_nonzero(logits > own))
+
+    def _margin(self, logits: Logits, position: int, token: int) -> float:
+        ruled = self._ruled(logits)
+        margin = self._sampler.margin(ruled, self._rules, position, token)
+        if self._mask is not None:
+            if ruled[token] == -np.inf:
+                raise MaskFailed("the grammar does not allow this token")
+            self._mask.take(token)
+        return margin
 
     def _ruled(self, logits: Logits) -> Logits:
         """Steps 2 to 4 of spec 05."""

@@ -10,12 +10,26 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
 
-from ryvion_node.engine.wire import Cancel, Credit, JobFailed, JobPiece, JobRead, Message, Ping, Pong, WireLogprob
+from ryvion_node.engine.constants import GRAMMAR_PATIENCE_S
+from ryvion_node.engine.wire import (
+    Cancel,
+    Credit,
+    JobFailed,
+    JobPiece,
+    JobRead,
+    Message,
+    Ping,
+    Pong,
+    Scored,
+    WireLogprob,
+)
 from ryvion_node.engine.worker.calibrate import Measured
-from ryvion_node.engine.worker.choosing import Chooser, MaskFailed, NotFinite
+from ryvion_node.engine.worker.choosing import Choice, Chooser, MaskFailed, NotFinite
 from ryvion_node.engine.worker.emit import TextHold
 from ryvion_node.engine.worker.llama import Context, Vocabulary
 from ryvion_node.engine.worker.plan import Gathering, PromptPace, StepTimes, share_rows, spans
+from ryvion_node.engine.worker.sampler import Logits
+from ryvion_node.engine.worker.scoring import Scoring, rows_at_once
 from ryvion_node.engine.worker.sequences import Sequences
 from ryvion_node.engine.worker.speech.parts import Parts
 from ryvion_node.engine.worker.speech.speech import Speech
@@ -34,6 +48,8 @@ class Job:
     credit: int
     owner: bytes = b""
     """Jobs of the same owner may find each other's prompts in the cache; empty: nobody's."""
+    scoring: Scoring | None = None
+    """Set where nothing is generated: the prompt then holds the claimed tokens too, but for the last."""
     sequence: int = -1
     position: int = 0
     """Tokens in the cache; also the index that the next sampled token gets."""
@@ -43,6 +59,8 @@ class Job:
     passed_over: int = 0
     """Prompt rows given to others while this one waited."""
     last_step: int = 0
+    waiting: deque[Logits] = field(default_factory=deque)
+    """Logits that cannot be used before its grammar is followed so far; meanwhile it takes part in no step."""
 
 
 Command = Job | Cancel | Credit | Ping
@@ -68,6 +86,8 @@ class Decoder:
         self._context_tokens = context_tokens
         # A step may need a row in every sequence besides its prompts.
         self._prompt_rows = context.batch_tokens - slots
+        self._score_rows = rows_at_once(vocabulary.size)
+        self._patience_s = GRAMMAR_PATIENCE_S
         self._times = StepTimes(measured.step_s)
         self._pace = PromptPace(measured.prompt_s_per_token)
         self._send = send
@@ -101,6 +121,8 @@ class Decoder:
         while self._queue and self._sequences:
             self._admit(self._queue.popleft())
         self._flush()
+        self._patience_s = GRAMMAR_PATIENCE_S
+        self._catch_up()
         self._step()
         self._flush()
 
@@ -114,7 +136,7 @@ class Decoder:
     def _runnable(self) -> bool:
         if self._queue and self._sequences:
             return True
-        return any(job.next_token is None or job.credit > 0 for job in self._jobs.values())
+        return any(job.waiting or job.next_token is None or job.credit > 0 for job in self._jobs.values())
 
     def _apply(self, command: Command) -> None:
         match command:
@@ -135,18 +157,21 @@ class Decoder:
         job.sequence, kept = self._sequences.take(job.owner, job.prompt)
         job.position = self._context.cut(job.sequence, kept)
         self._jobs[job.number] = job
-        self._out.append(JobRead(job.number, len(job.prompt), job.position))
+        if job.scoring is None:
+            self._out.append(JobRead(job.number, len(job.prompt), job.position))
 
     def _release(self, job: Job, *, keep: bool = True) -> None:
         del self._jobs[job.number]
+        job.waiting.clear()
         owner = job.owner if keep and self._context.can_cut else b""
         if not self._sequences.give_back(job.sequence, owner, (job.prompt + job.made)[: job.position]):
             self._context.forget(job.sequence)
 
     def _step(self) -> None:
         """Decode one token of some jobs and read a chunk of waiting prompts."""
-        reading = [job for job in self._jobs.values() if job.next_token is None]
-        ready = [job for job in self._jobs.values() if job.next_token is not None and job.credit > 0]
+        jobs = [job for job in self._jobs.values() if not job.waiting]
+        reading = [job for job in jobs if job.next_token is None]
+        ready = [job for job in jobs if job.next_token is not None and job.credit > 0]
         if self._gathers(reading):
             ready = []
         if not reading and not ready:
@@ -167,8 +192,9 @@ class Decoder:
             self._pace.observe(sum(shares.values()), seconds)
         elif len(passes) == 1:
             self._times.observe(len(passes[0]), seconds)
-        for job, row in wanted:
-            self._sample(job, row)
+        for job, rows in wanted:
+            for row in rows:
+                self._take(job, row)
 
     def _gathers(self, reading: list[Job]) -> bool:
         if not reading or any(len(job.made) > 1 for job in self._jobs.values()):
@@ -182,16 +208,21 @@ class Decoder:
         if not reading:
             return {}
         rows = self._pace.rows(self._prompt_rows, self._times.of(decoding) if decoding else 0.0)
-        left = [len(job.prompt) - job.position for job in reading]
+        left = [self._left(job) for job in reading]
         shares = share_rows(min(rows, self._prompt_rows), left, [job.passed_over for job in reading])
         for job, share in zip(reading, shares, strict=True):
             job.passed_over += sum(shares) - share
         return {job: share for job, share in zip(reading, shares, strict=True) if share}
 
+    def _left(self, job: Job) -> int:
+        """Rows that its prompt may have in a step."""
+        left = len(job.prompt) - job.position
+        return left if job.scoring is None else min(left, job.scoring.next_row - job.position + self._score_rows)
+
     def _passes(self, shares: dict[Job, int]) -> list[range]:
         return spans(sorted(job.sequence for job in shares), self._times, fill=self._context.can_cut)
 
-    def _put(self, shares: dict[Job, int], passes: list[range]) -> list[tuple[Job, int]]:
+    def _put(self, shares: dict[Job, int], passes: list[range]) -> list[tuple[Job, range]]:
         """Fill the batch in rising order of sequences; returns the jobs that get a token, and their rows."""
         served = {job.sequence: job for job in shares}
         wanted = []
@@ -203,12 +234,14 @@ class Decoder:
             tokens = job.prompt[job.position : job.position + shares[job]]
             if job.next_token is not None:
                 tokens = [job.next_token]
-            whole = job.position + len(tokens) >= len(job.prompt)
-            row = self._context.put(sequence, job.position, tokens, want_logits=whole)
-            job.position += len(tokens)
-            if whole:
+            end = job.position + len(tokens)
+            first = len(job.prompt) - 1 if job.scoring is None else job.scoring.next_row
+            rows = max(0, min(len(tokens), end - first))
+            row = self._context.put(sequence, job.position, tokens, want_logits=rows)
+            job.position = end
+            if rows:
                 job.last_step = self._steps
-                wanted.append((job, row))
+                wanted.append((job, range(row + 1 - rows, row + 1)))
         return wanted
 
     def _put_filler(self, sequence: int) -> None:
@@ -230,15 +263,50 @@ class Decoder:
         self._fillers.clear()
         return seconds
 
-    def _sample(self, job: Job, row: int) -> None:
+    def _take(self, job: Job, row: int) -> None:
+        """Use the logits of a row, now or when its job's grammar is ready."""
+        if job.number not in self._jobs:
+            return
+        logits = self._context.logits(row)
+        if not job.waiting and self._is_ready(job):
+            self._use(job, logits)
+        else:
+            job.waiting.append(logits.copy())
+
+    def _catch_up(self) -> None:
+        for job in [job for job in self._jobs.values() if job.waiting]:
+            while job.waiting and self._is_ready(job):
+                self._use(job, job.waiting.popleft())
+
+    def _is_ready(self, job: Job) -> bool:
+        if job.chooser.ready():
+            return True
+        start = time.perf_counter()
+        ready = job.chooser.ready(self._patience_s)
+        self._patience_s = max(0.0, self._patience_s - (time.perf_counter() - start))
+        return ready
+
+    def _use(self, job: Job, logits: Logits) -> None:
         try:
-            choice = job.chooser.choose(self._context.logits(row), job.position)
+            if job.scoring is not None:
+                self._score(job, job.scoring, logits)
+                return
+            choice = job.chooser.choose(logits, job.position)
         except NotFinite:
             self._fail(job, "model_broken", "the model computed something that is no number")
             return
         except MaskFailed as exc:
             self._fail(job, "grammar_invalid", str(exc))
             return
+        self._go_on(job, choice)
+
+    def _score(self, job: Job, scoring: Scoring, logits: Logits) -> None:
+        scoring.add(logits)
+        if scoring.complete:
+            self._out.append(Scored(job.number, tuple(scoring.scores)))
+            self._release(job)
+
+    def _go_on(self, job: Job, choice: Choice) -> None:
         token = choice.token
         if self._vocabulary.ends(token):
             if parts := job.speech.finish(job.hold.rest()):

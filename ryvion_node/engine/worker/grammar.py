@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -119,10 +119,9 @@ class GrammarMask:
         except MaskFailed as exc:
             self._next.set_exception(exc)
 
-    @property
-    def ready(self) -> bool:
-        """Does `allowed` answer at once?"""
-        return self._next.done()
+    def ready(self, within_s: float) -> bool:
+        """Does `allowed` answer at once, now or after waiting so long at most?"""
+        return self._next.done() or (within_s > 0 and bool(wait((self._next,), within_s).done))
 
     def allowed(self) -> _Mask:
         """One element per token. Raises MaskFailed."""

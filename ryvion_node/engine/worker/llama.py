@@ -247,8 +247,8 @@ class Context:
         """Rows that still fit this step."""
         return self.batch_tokens - self._rows
 
-    def put(self, sequence: int, position: int, tokens: Sequence[int], *, want_logits: bool) -> int:
-        """Add tokens of one sequence; returns the row of the last one, whose logits can be wanted.
+    def put(self, sequence: int, position: int, tokens: Sequence[int], *, want_logits: int) -> int:
+        """Add tokens of one sequence; returns the row of the last one. So many of the last rows give logits.
 
         Sequences must come in rising order: those of consecutive numbers share a pass over the weights.
         """
@@ -258,7 +258,7 @@ class Context:
         self._positions[first:end] = np.arange(position, position + len(tokens))
         self._sequences[first:end] = sequence
         self._wanted[first:end] = 0
-        self._wanted[end - 1] = want_logits
+        self._wanted[end - want_logits : end] = 1
         self._rows = end
         return end - 1
 
@@ -301,8 +301,9 @@ class Context:
     def cut(self, sequence: int, tokens: int) -> int:
         """Keep the first tokens of a sequence; returns how many: none of them where that cannot be done."""
         if tokens and self.can_cut and _lib.llama_memory_seq_rm(self._memory, sequence, tokens, -1):
+            first: int = _lib.llama_memory_seq_pos_min(self._memory, sequence)
             # With a sliding window, cells that the next token must see may be gone.
-            if 0 <= _lib.llama_memory_seq_pos_min(self._memory, sequence) <= max(0, tokens - self._window):
+            if 0 <= first <= max(0, tokens - self._window):
                 return tokens
         self.forget(sequence)
         return 0
