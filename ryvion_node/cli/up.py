@@ -114,7 +114,8 @@ def overrides_from(serve: tuple[str, ...], flags: dict[str, Any]) -> dict[str, o
         "proxy.enabled": flags["proxy"],
         "proxy.port": flags["proxy_port"],
         "executor.enabled": True if serve else None,
-        "executor.models": [served_model(text, flags["threads"]) for text in serve] or None,
+        "executor.models": [served_model(text, flags["threads"]) for text in local] if serve else None,
+        "executor.remote_models": [_remote_model(text) for text in remote] if serve else None,
         "executor.price_in": flags["price_in"],
         "executor.price_out": flags["price_out"],
         "log.level": flags["log_level"],
@@ -129,6 +130,12 @@ def served_model(text: str, threads: int | None) -> dict[str, object]:
         return {"name": text, **settings}
     path = Path(file or text).expanduser().absolute()
     return {"name": name if separator else path.stem, "path": str(path), **settings}
+
+
+def _remote_model(text: str) -> dict[str, object]:
+    """`NAME=http://host:port` is a model behind another engine, without a key."""
+    name, _, url = text.partition("=")
+    return {"name": name, "url": url}
 
 
 def ready_line(ready: NodeReady, *, as_json: bool) -> str:
