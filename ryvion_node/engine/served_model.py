@@ -241,6 +241,7 @@ class ServedModel:
         if first and self._spec.load == "first-use" and not self._users:
             # It was loaded to be measured, nothing else.
             self.unload()
+        self._shelf.residency.changed()
 
     def _describe(self, figures: Figures) -> EngineModel:
         kind: Literal["chat", "embedding"] = "embedding" if figures.kind == "embedding" else "chat"

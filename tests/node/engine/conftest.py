@@ -28,3 +28,11 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spec(small_model: Path) -> ModelSpec:
     """The small model as the owner's manifest would name it."""
     return ModelSpec(name="small", path=small_model, context_tokens=512, slots=4, threads=1)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A node's private folder."""
+    folder = tmp_path / "home"
+    folder.mkdir(mode=0o700)
+    return folder

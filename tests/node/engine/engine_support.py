@@ -10,6 +10,8 @@ from pathlib import Path
 import trio
 
 import ryvion_node.models
+from ryvion_node.engine.figures import FigureBook
+from ryvion_node.engine.files import DigestCache
 from ryvion_node.engine.interface import (
     Ended,
     Engine,
@@ -23,6 +25,8 @@ from ryvion_node.engine.interface import (
     Turn,
 )
 from ryvion_node.engine.llama_engine import LlamaEngine
+from ryvion_node.engine.memory import Memory
+from ryvion_node.engine.served_model import ModelState
 from ryvion_node.engine.worker_process import Timing
 
 MODELS = Path(ryvion_node.models.__file__).parent
@@ -46,6 +50,29 @@ async def running(*specs: ModelSpec, timing: Timing | None = None) -> AsyncItera
         await engine.settled()
         yield engine
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def engine_in(folder: Path, *specs: ModelSpec, room: Memory | None = None) -> AsyncIterator[LlamaEngine]:
+    """An engine that remembers what engines in the same folder found."""
+    digests, figures = DigestCache(folder / "digests.json"), FigureBook(folder / "speeds.json")
+    engine = LlamaEngine(specs, digests=digests, figures=figures, room=room)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        with trio.fail_after(30):
+            await engine.settled()
+        yield engine
+        nursery.cancel_scope.cancel()
+
+
+async def until(engine: LlamaEngine, name: str, state: ModelState) -> None:
+    with trio.fail_after(30):
+        while next(status for status in engine.status() if status.name == name).state != state:
+            await engine.changed(engine.revision)
+
+
+def states(engine: LlamaEngine) -> list[ModelState]:
+    return [status.state for status in engine.status()]
 
 
 async def collect(engine: Engine, request: GenerationRequest) -> list[GenerationEvent]:
