@@ -27,6 +27,7 @@ from ryvion_node.engine.wire import (
     Ping,
     Pong,
     Score,
+    Scored,
     Start,
     WireError,
 )
@@ -40,7 +41,8 @@ from ryvion_node.engine.worker.isolation import confine, die
 from ryvion_node.engine.worker.llama import LlamaError, Vocabulary
 from ryvion_node.engine.worker.loading import Loaded, files_of, load
 from ryvion_node.engine.worker.pipes import Pipes
-from ryvion_node.engine.worker.prompt import Prompts
+from ryvion_node.engine.worker.prompt import Prepared, Prompts
+from ryvion_node.engine.worker.scoring import Scoring
 from ryvion_node.engine.worker.speech.tools import ToolsRefused
 from ryvion_node.engine.worker.template import TemplateRefused
 
@@ -141,8 +143,8 @@ class _Server:
                     self._pipes.send([Counted(number, sum(map(self._prompts.count_text, texts)))])
                 case Embed() as embed:
                     self._embed(embed)
-                case Score(job=number):
-                    self._refuse(number, "unsupported", "this model does not do that")
+                case Score() as request:
+                    self._prepare(request)
                 case Ping(number=number) as ping:
                     if self._decoder is None:
                         self._pipes.send([Pong(number)])
@@ -168,51 +170,68 @@ class _Server:
         else:
             self._decoder.post(job)
 
-    def _prepare(self, request: Generate) -> None:
+    def _prepare(self, request: Generate | Score) -> None:
         if not isinstance(self._decoder, Decoder):
             self._refuse(request.job, "unsupported", "this model makes vectors of texts and does not chat")
             return
         try:
             prepared = self._prompts.prepare(request.turns, request.tools, request.output)
+            mask = self._grammars.compile(prepared.output) if any(prepared.output) else None
+            logprobs = None if isinstance(request, Score) or request.logprobs < 0 else request.logprobs
+            rules = rules_of(request.sampling)
+            chooser = Chooser(self._vocabulary, rules, prepared.tokens, mask, logprobs)
         except TemplateRefused as exc:
             self._refuse(request.job, "template_failed", str(exc))
-            return
         except (ToolsRefused, GrammarInvalid) as exc:
             self._refuse(request.job, "grammar_invalid", str(exc))
-            return
-        prompt = prepared.tokens
-        if not prompt:
-            self._refuse(request.job, "template_failed", "the chat template renders nothing")
-            return
-        if len(prompt) + 1 > self._context_tokens:
-            self._refuse(
-                request.job,
-                "context_overflow",
-                f"the prompt has {len(prompt)} tokens, the model's context {self._context_tokens}",
-            )
-            return
-        logprobs = None if request.logprobs < 0 else request.logprobs
-        try:
-            mask = self._grammars.compile(prepared.output) if any(prepared.output) else None
-            chooser = Chooser(self._vocabulary, rules_of(request.sampling), prompt, mask, logprobs)
-        except GrammarInvalid as exc:
-            self._refuse(request.job, "grammar_invalid", str(exc))
-            return
         except RulesRefused as exc:
             self._refuse(request.job, "unsupported", str(exc))
-            return
-        self._decoder.post(
-            Job(
-                number=request.job,
-                prompt=prompt,
-                chooser=chooser,
-                max_tokens=request.max_tokens,
-                hold=TextHold(request.stop),
-                speech=prepared.speech,
-                credit=request.credit,
-                owner=request.owner,
+        else:
+            if not prepared.tokens:
+                self._refuse(request.job, "template_failed", "the chat template renders nothing")
+            elif isinstance(request, Score):
+                self._score(request, prepared, chooser, self._decoder)
+            elif self._fits(request.job, len(prepared.tokens) + 1):
+                self._decoder.post(
+                    Job(
+                        number=request.job,
+                        prompt=prepared.tokens,
+                        chooser=chooser,
+                        max_tokens=request.max_tokens,
+                        hold=TextHold(request.stop),
+                        speech=prepared.speech,
+                        credit=request.credit,
+                        owner=request.owner,
+                    )
+                )
+
+    def _score(self, request: Score, prepared: Prepared, chooser: Chooser, decoder: Decoder) -> None:
+        claimed = request.tokens
+        if bad := [token for token in claimed if not 0 <= token < self._vocabulary.size]:
+            most = self._vocabulary.size - 1
+            self._refuse(request.job, "unsupported", f"token {bad[0]} is claimed, this model has tokens 0 to {most}")
+        elif not claimed:
+            self._pipes.send([Scored(request.job, ())])
+        elif self._fits(request.job, len(prepared.tokens) + len(claimed)):
+            decoder.post(
+                Job(
+                    number=request.job,
+                    prompt=[*prepared.tokens, *claimed[:-1]],
+                    chooser=chooser,
+                    max_tokens=0,
+                    hold=TextHold(()),
+                    speech=prepared.speech,
+                    credit=0,
+                    scoring=Scoring(chooser, claimed, len(prepared.tokens)),
+                )
             )
-        )
+
+    def _fits(self, number: int, tokens: int) -> bool:
+        if tokens <= self._context_tokens:
+            return True
+        message = f"{tokens} tokens would be needed, the model's context has {self._context_tokens}"
+        self._refuse(number, "context_overflow", message)
+        return False
 
     def _refuse(self, number: int, code: str, message: str) -> None:
         self._pipes.send([JobFailed(number, code, message)])
