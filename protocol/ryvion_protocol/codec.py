@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type
 
 import msgpack  # type: ignore[import-untyped]
 
-from ryvion_protocol.constants import MAX_NESTING
+from ryvion_protocol.constants import MAX_NESTING, MAX_VALUES
 from ryvion_protocol.errors import EncodingError, SchemaError
 from ryvion_protocol.schema import Lengths, Pattern, Size
 
@@ -25,15 +25,20 @@ Step = Callable[[object], object]
 
 def encode_body(message: object) -> bytes:
     """Encode a message's fields in order; raises SchemaError when one is not legal."""
+    name = type(message).__name__
     try:
-        return pack_value(_plan(type(message)).to_wire(message))
+        value = _plan(type(message)).to_wire(message)
     except _Illegal as exc:
-        raise SchemaError(exc.told(type(message).__name__)) from None
+        raise SchemaError(exc.told(name)) from None
+    body = pack_value(value)
+    _check_count(value, body, name)
+    return body
 
 
 def decode_body(cls: type[T], body: bytes) -> T:
     """Decode `body` as a `cls`; raises EncodingError when it is not canonical, SchemaError when a field is not legal."""
     value = unpack_value(body)
+    _check_count(value, body, cls.__name__)
     try:
         return cast(T, _plan(cls).from_wire(value))
     except _Illegal as exc:
@@ -75,6 +80,27 @@ def check_kinds(value: object, depth: int = 0) -> None:
             raise EncodingError("a negative integer")
     elif type(value) not in (str, bytes, bool):
         raise EncodingError(f"a value of a kind we do not use: {type(value).__name__}")
+
+
+def _check_count(value: object, body: bytes, name: str) -> None:
+    """Raise SchemaError when a body holds too many values; each takes a byte, so a short one needs no counting."""
+    if len(body) > MAX_VALUES:
+        check_kinds(value)  # bounds the nesting, too
+        if _count(value) > MAX_VALUES:
+            raise SchemaError(f"{name}: more than {MAX_VALUES} values")
+
+
+def _count(value: object) -> int:
+    """How many values these are, every array and everything in it, counted until there are too many."""
+    count = 1
+    if type(value) is tuple:
+        count += len(value)
+        for item in value:
+            if type(item) is tuple:
+                count += _count(item) - 1
+            if count > MAX_VALUES:
+                break
+    return count
 
 
 class _Illegal(Exception):

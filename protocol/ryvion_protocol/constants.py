@@ -55,6 +55,8 @@ MAX_SYNC_OFFERS: Final = 512
 """Offers handed to a newcomer in one book sync: 4 MiB at most, and gossip brings the rest within 45 s."""
 MAX_NESTING: Final = 6
 """Arrays in arrays; the deepest message (Delta > logprobs > token > top > alternative) needs five."""
+MAX_VALUES: Final = 32 * 1024
+"""Values in one body, arrays among them: a quarter MiB of the smallest ones would stop the reader for 0.1 s."""
 
 # Time. The receiver's own clock decides, within this skew.
 MAX_CLOCK_SKEW_MS: Final = 120_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 
 from ryvion_protocol.codec import decode_body, encode_body, pack_value
 from ryvion_protocol.constants import MAX_DELTA_BYTES
-from ryvion_protocol.errors import FramingError, ProtocolError, SchemaError
-from ryvion_protocol.messages import ChatMessage, Delta, Error, JobRequest, Message, Offer
+from ryvion_protocol.errors import EncodingError, FramingError, ProtocolError, SchemaError
+from ryvion_protocol.messages import ChatMessage, Delta, Error, JobRequest, Message, Offer, ToolCall
 from ryvion_protocol.packet import Packet, pack, unpack
 from ryvion_protocol.signing import SigningIdentity
 from specs.samples import EXECUTOR, JOB_REQUEST, OFFER, REQUESTER, sample_job
@@ -122,6 +123,27 @@ def test_a_packet_above_the_cap_of_its_class_is_refused_both_ways() -> None:
         unpack(raw, (Delta,))
     with pytest.raises(FramingError):
         unpack(raw, ())
+
+
+def test_a_body_of_too_many_small_values_is_refused_both_ways() -> None:
+    """R-00-19: 32,768 values are legal, one more is not, however short the packet."""
+    call = ToolCall("a", "a", "")
+    turns = (ChatMessage("assistant", "", "", (call,) * 128),) * 63 + (ChatMessage("assistant", "", "", (call,) * 28),)
+    most = JobRequest(bytes(16), turns, (), ())
+    raw = pack(most).raw
+    assert unpack(raw, (JobRequest,)).message == most
+    with pytest.raises(SchemaError, match="more than 32768 values"):
+        pack(replace(most, stop=("x",)))
+    calls = tuple((turn.role, "", "", tuple((c.id, c.name, "") for c in turn.tool_calls), "") for turn in turns)
+    rest = ((), ((), "auto", "", True), ("text", ""), (), False, 0)
+    assert pack_value(("job-request", pack_value((bytes(16), calls, (), *rest)), b"")) == raw
+    with pytest.raises(SchemaError, match="more than 32768 values"):
+        unpack(pack_value(("job-request", pack_value((bytes(16), calls, ("x",), *rest)), b"")), (JobRequest,))
+    with pytest.raises(EncodingError):
+        unpack(pack_value(("job-request", pack_value((bytes(16), calls, (1.5,), *rest)), b"")), (JobRequest,))
+    deep = b"\x91" * 900 + pack_value(bytes(40_000))
+    with pytest.raises(EncodingError):
+        unpack(pack_value(("job-request", deep, b"")), (JobRequest,))
 
 
 @pytest.mark.parametrize("signer", [None, REQUESTER, SigningIdentity(bytes(32))])
