@@ -1,4 +1,4 @@
-"""Answers that only a broken or lying executor gives: each ends the job, nothing is settled, and the reason is kept."""
+"""Answers that only a broken or lying executor gives (R-04-34): each ends the job, nothing is settled, the reason is kept."""
 
 from __future__ import annotations
 
