@@ -11,8 +11,8 @@ from ryvion_node.engine.worker.llama import Model, Vocabulary
 from ryvion_node.engine.worker.speech.families import TAUGHT, CallStyle, Thoughts, call_style, thoughts
 from ryvion_node.engine.worker.speech.forced import answer_grammar
 from ryvion_node.engine.worker.speech.speech import Manner, Speech
-from ryvion_node.engine.worker.speech.taught import taught_turns
-from ryvion_node.engine.worker.speech.tools import Offer, call_id
+from ryvion_node.engine.worker.speech.taught import taught_turns, without_system
+from ryvion_node.engine.worker.speech.tools import NO_OFFER, Offer, call_id
 from ryvion_node.engine.worker.template import ChatTemplate, Segment, TemplateRefused
 
 _FIRST_SIGN = 0xFDD0
@@ -50,8 +50,7 @@ class Prompts:
             self.problem = str(exc)
             return
         style = call_style(source)
-        self._taught = style is None or not self._template.shows_tools()
-        self._system = self._template.shows_system()
+        self._taught = style is None or not self._template.shows_tools
         self._thoughts = thoughts(source)
         self._silent = _manner(self._vocabulary, self._thoughts, None)
         self._calling = _manner(self._vocabulary, self._thoughts, TAUGHT if self._taught else style)
@@ -62,9 +61,12 @@ class Prompts:
             raise TemplateRefused(self.problem)
         offer = Offer.of(tools)
         if self._taught:
-            segments = self._template.segments(taught_turns(turns, offer, system=self._system))
+            turns, shown = taught_turns(turns, offer), NO_OFFER
         else:
-            segments = self._template.segments(turns, offer)
+            shown = offer
+        if not self._template.shows_system:
+            turns = without_system(turns)
+        segments = self._template.segments(turns, shown)
         tokens = self._tokens(segments)
         manner = self._calling if offer.tools else self._silent
         thinking, begun = self._begun(segments, turns)

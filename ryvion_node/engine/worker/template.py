@@ -13,7 +13,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
 
 import jinja2
-from jinja2.ext import loopcontrols
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ryvion_node.engine.constants import MAX_MARKED_CHARS, MAX_RENDERED_CHARS, MAX_TEMPLATE_CHARS
@@ -47,7 +49,9 @@ class ChatTemplate:
         """Raises TemplateRefused if it is no valid template."""
         if len(source) > MAX_TEMPLATE_CHARS:
             raise TemplateRefused(f"the chat template has {len(source)} characters, limit {MAX_TEMPLATE_CHARS}")
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
+        )
         environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
         environment.filters["tojson"] = self._to_json
         try:
@@ -59,6 +63,15 @@ class ChatTemplate:
         self._names = {"bos_token": bos, "eos_token": eos, "documents": None}
         # Some templates want the ids that one vendor's models were trained with.
         self._short_ids = "!= 9" in source
+        # As clients send it, no content beside calls is none at all, but many templates take texts only.
+        self._no_content: str | None = None
+        self.shows_tools = self._can_show_tools()
+        """Does it put tools into the prompt, and the calls and answers of earlier turns?"""
+        if not self.shows_tools:
+            self._no_content = ""
+            self.shows_tools = self._can_show_tools()
+        self.shows_system = "rule" in self._renders((("system", "rule", "", (), ""), ("user", "ask", "", (), "")))
+        """Has it a place for a system message?"""
 
     def segments(self, turns: Sequence[WireTurn], offer: Offer = NO_OFFER) -> tuple[Segment, ...]:
         """The prompt for these turns, in order. Raises TemplateRefused."""
@@ -75,33 +88,29 @@ class ChatTemplate:
             segments.append(Segment(prefix, is_content=True))
         return tuple(segment for segment in segments if segment.text)
 
-    def shows_tools(self) -> bool:
-        """Does it put tools into the prompt, and the calls and answers of earlier turns?"""
+    def _can_show_tools(self) -> bool:
         offer = Offer.of((((_PROBED, "what it does", '{"type":"object","properties":{}}'),), "auto", "", True))
         asked: WireTurn = ("user", "ask", "", (), "")
         called: WireTurn = ("assistant", "", "", ((_PROBED_ID, _PROBED, '{"a":1}'),), "")
         answered: WireTurn = ("tool", "answer", "", (), _PROBED_ID)
-        try:
-            first, again = self.segments((asked,), offer), self.segments((asked, called, answered), offer)
-        except TemplateRefused:
-            return False
-        shown, told = ("".join(part.text for part in parts if part.is_content) for parts in (first, again))
-        return _PROBED in shown and told.count(_PROBED) > shown.count(_PROBED) and "answer" in told
+        shown, told = self._renders((asked,), offer), self._renders((asked, called, answered), offer)
+        return 0 < shown.count(_PROBED) < told.count(_PROBED) and "answer" in told
 
-    def shows_system(self) -> bool:
-        """Has it a place for a system message?"""
+    def _renders(self, turns: Sequence[WireTurn], offer: Offer = NO_OFFER) -> str:
+        """The contents in the prompt; empty when it refuses."""
         try:
-            self.segments((("system", "rule", "", (), ""), ("user", "ask", "", (), "")))
+            return "".join(part.text for part in self.segments(turns, offer) if part.is_content)
         except TemplateRefused:
-            return False
-        return True
+            return ""
 
     def _message(self, marks: Marks, number: int, turn: WireTurn) -> dict[str, Any]:
         role, content, name, calls, answers = turn
         if role not in ROLES:
             raise TemplateRefused("unknown role")
-        # As clients send it: no content beside calls is none at all.
-        message: dict[str, Any] = {"role": role, "content": marks.content(content, number) or (None if calls else "")}
+        message: dict[str, Any] = {
+            "role": role,
+            "content": marks.content(content, number) or (self._no_content if calls else ""),
+        }
         if name:
             message["name"] = marks.quote(name)
         if calls:
@@ -173,6 +182,16 @@ class ChatTemplate:
         if any(marks.left_in(segment.text) for segment in segments if not segment.is_content):
             raise TemplateRefused("the chat template alters a name, a tool or a call")
         return segments
+
+
+class _Generation(Extension):
+    """Templates for training mark what the model says: {% generation %} .. {% endgeneration %}. Here it means nothing."""
+
+    tags = {"generation"}  # noqa: RUF012 - so jinja wants it
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def _described(marks: Marks, offer: Offer) -> list[dict[str, Any]] | None:

@@ -46,10 +46,10 @@ def call_style(template: str) -> CallStyle | None:
     if "[TOOL_CALLS]" in template:
         return None if "[ARGS]" in template else MISTRAL
     if "<|tool_call|>" in template:
-        return PHI
+        return PHI if PHI.end in template else None
     if "<tool_call>" in template:
         return None if "<function=" in template or "<arg_key>" in template else HERMES
-    if "<|python_tag|>" in template or ("<|start_header_id|>" in template and '"parameters": ' in template):
+    if "<|python_tag|>" in template or '"parameters": dictionary of argument name' in template:
         return LLAMA
     return None
 

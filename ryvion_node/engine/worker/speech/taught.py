@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Final
 
 from ryvion_node.engine.wire import WireCall, WireTurn
 from ryvion_node.engine.worker.speech.families import TAUGHT
 from ryvion_node.engine.worker.speech.tools import Offer, call_arguments
 
+_SYSTEM: Final = ("system", "developer")
 
-def taught_turns(turns: Sequence[WireTurn], offer: Offer, *, system: bool) -> tuple[WireTurn, ...]:
-    """The same conversation without any tool or call in it. `system`: the template has a place for a system message."""
+
+def taught_turns(turns: Sequence[WireTurn], offer: Offer) -> tuple[WireTurn, ...]:
+    """The same conversation without any tool or call in it."""
     told: list[WireTurn] = []
     for role, content, name, calls, _answers in turns:
         if role == "tool":
@@ -22,16 +25,23 @@ def taught_turns(turns: Sequence[WireTurn], offer: Offer, *, system: bool) -> tu
         else:
             text = "\n".join((*filter(None, (content,)), *map(_written, calls)))
             told.append((role, text, name, (), ""))
-    return _introduced(told, _lesson(offer), system) if offer.tools else tuple(told)
+    if not offer.tools:
+        return tuple(told)
+    if told and told[0][0] in _SYSTEM:
+        role, content, name, *_rest = told.pop(0)
+        return (role, f"{content}\n\n{_lesson(offer)}".lstrip("\n"), name, (), ""), *told
+    return ("system", _lesson(offer), "", (), ""), *told
 
 
-def _introduced(turns: list[WireTurn], lesson: str, system: bool) -> tuple[WireTurn, ...]:
-    first = turns[0] if turns else ("", "", "", (), "")
-    if first[0] in ("system", "developer"):
-        return (first[0], f"{first[1]}\n\n{lesson}".lstrip("\n"), *first[2:]), *turns[1:]
-    if first[0] == "user" and not system:
-        return ("user", f"{lesson}\n\n{first[1]}", *first[2:]), *turns[1:]
-    return ("system" if system else "user", lesson, "", (), ""), *turns
+def without_system(turns: Sequence[WireTurn]) -> tuple[WireTurn, ...]:
+    """For templates without a place for it: the system message opens the first user message instead."""
+    match turns:
+        case [(role, rule, _, _, _), ("user", content, name, _, _), *rest] if role in _SYSTEM:
+            return ("user", f"{rule}\n\n{content}".strip("\n"), name, (), ""), *rest
+        case [(role, rule, name, _, _), *rest] if role in _SYSTEM:
+            return ("user", rule, name, (), ""), *rest
+        case _:
+            return tuple(turns)
 
 
 def _lesson(offer: Offer) -> str:
