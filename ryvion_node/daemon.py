@@ -56,7 +56,7 @@ from ryvion_node.proxy.server import ProxyServer
 from ryvion_node.proxy.settings import Settings
 from ryvion_node.proxy.wiring import LedgerReceipts, NodeKeys
 from ryvion_protocol.constants import MARKET_PROTOCOL
-from ryvion_protocol.messages import Hardware
+from ryvion_protocol.messages import CHAT, Hardware
 from ryvion_protocol.schema import NodeKey, as_label
 
 
@@ -81,6 +81,9 @@ class NodeReady:
     """Base URL for an OpenAI client."""
     control: str | None
     serving: tuple[str, ...]
+    """Models that are for sale."""
+    not_sold: tuple[str, ...] = ()
+    """Models that run and that the market has no jobs for yet: those that make vectors."""
 
 
 def run_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeReady], None]) -> None:
@@ -127,9 +130,9 @@ async def serve_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeR
             book = OfferBook(config.node.network)
             feed = OfferFeed(network, config.node.network, book, _now_ms)
             await services.start(feed.run)
-            serving: tuple[str, ...] = ()
+            models: tuple[EngineModel, ...] = ()
             if config.executor.enabled:
-                serving = await _start_selling(services, config, paths, identity, network, feed, ledger)
+                models = await _start_selling(services, config, paths, identity, network, feed, ledger)
             url: str | None = None
             if config.proxy.enabled:
                 url = await _start_buying(services, config, paths, identity, network, book, ledger)
@@ -141,7 +144,8 @@ async def serve_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeR
                     listening=here.listening,
                     endpoint=None if url is None else f"{url}/v1",
                     control=url,
-                    serving=serving,
+                    serving=tuple(model.name for model in models if model.kind == CHAT),
+                    not_sold=tuple(model.name for model in models if model.kind != CHAT),
                 )
             )
             try:
@@ -164,8 +168,8 @@ async def _start_selling(
     network: Network,
     feed: OfferFeed,
     ledger: Ledger,
-) -> tuple[str, ...]:
-    """Load the models, then quote, then announce. Returns the names of the models."""
+) -> tuple[EngineModel, ...]:
+    """Load the models, then quote, then announce. Returns the models."""
     engine, hardware = await _start_engines(services, config, paths)
     if all(status.state == "broken" for status in engine.status()):
         raise NothingToServe(reasons="; ".join(f"{status.name}: {status.reason}" for status in engine.status()))
@@ -213,7 +217,7 @@ async def _start_selling(
         clock_ms=_now_ms,
     )
     await services.start(announcer.run)
-    return tuple(model.name for model in engine.models())
+    return engine.models()
 
 
 async def _start_engines(services: trio.Nursery, config: NodeConfig, paths: Paths) -> tuple[Fleet, Hardware]:
