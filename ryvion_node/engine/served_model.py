@@ -155,28 +155,24 @@ class ServedModel:
         if patience.cancelled_caught:
             self._become_unloaded("the models that fill the memory are busy")
             return
-        started_at = trio.current_time()
         try:
-            end = await self._run_worker(started_at)
+            delay_s = await self._run_worker(trio.current_time())
         finally:
             residency.left(self)
             self._worker = None
-        match end:
-            case Unloaded():
-                return
-            case Broken(reason):
-                self._set("broken", reason, None)
-            case Died(reason):
-                await self._after_death(reason, trio.current_time() - started_at)
+        await trio.sleep(delay_s)
 
-    async def _run_worker(self, started_at: float) -> Broken | Died | Unloaded:
+    async def _run_worker(self, started_at: float) -> float:
+        """Returns how long to wait before the next one."""
         worker = self._worker = WorkerProcess(self._start(), self._shelf.timing)
         async with trio.open_nursery() as nursery:
             if self._spec.idle_unload_s is not None:
                 nursery.start_soon(self._unload_when_idle, self._spec.idle_unload_s)
             end = await worker.run(lambda ready: self._became_ready(ready, started_at))
+            # At once: jobs that failed with the worker may be followed by others before this task goes on.
+            delay_s = self._ended(end, trio.current_time() - started_at)
             nursery.cancel_scope.cancel()
-        return end
+        return delay_s
 
     async def _unload_when_idle(self, idle_s: float) -> None:
         while True:
@@ -185,18 +181,23 @@ class ServedModel:
             if trio.current_time() >= self._used_at + idle_s:
                 self.unload()
 
-    async def _after_death(self, reason: str, lived_s: float) -> None:
+    def _ended(self, end: Broken | Died | Unloaded, lived_s: float) -> float:
+        if isinstance(end, Unloaded):
+            return 0.0
+        if isinstance(end, Broken):
+            self._set("broken", end.reason, None)
+            return 0.0
         decision = self._policy.died(lived_s)
         if isinstance(decision, GiveUp):
             self._set(
                 "broken",
-                f"withdrawn: its worker died {decision.deaths} times in a row, the last time by {reason}. "
+                f"withdrawn: its worker died {decision.deaths} times in a row, the last time by {end.reason}. "
                 "Check the file and the memory of the machine, then restart the node",
                 None,
             )
-            return
-        self._set("restarting", f"its worker died: {reason}", None)
-        await trio.sleep(decision.delay_s)
+            return 0.0
+        self._set("restarting", f"its worker died: {end.reason}", None)
+        return decision.delay_s
 
     async def _loaded(self) -> WorkerProcess:
         """Raises EngineError."""
