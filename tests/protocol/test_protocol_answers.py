@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ryvion_protocol.errors import PayloadInvalid
@@ -19,7 +19,7 @@ from tests.protocol.strategies import legal
 from tests.protocol.strict_msgpack import read
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
-NAMES = st.from_regex(r"[A-Za-z0-9_-]{1,8}", fullmatch=True)
+NAMES = st.text("abcXYZ019_-", min_size=1, max_size=8)
 CALLS = st.lists(st.builds(ToolCall, id=NAMES, name=NAMES, arguments=TEXTS), max_size=4).map(tuple)
 
 
@@ -89,7 +89,6 @@ def test_two_answers_have_the_same_payload_only_when_they_are_the_same(
     assert (result_payload(*one) == result_payload(*other)) == (one == other)
 
 
-@settings(max_examples=300)
 @given(st.lists(legal(Delta), max_size=4))
 def test_any_deltas_are_put_together_or_refused(deltas: list[Delta]) -> None:
     """R-04-31: what a peer sends in a legal Delta is an answer, or PayloadInvalid."""
@@ -98,7 +97,6 @@ def test_any_deltas_are_put_together_or_refused(deltas: list[Delta]) -> None:
         assert [piece.index for delta in deltas for piece in delta.calls if piece.id] == list(range(len(builder.calls)))
 
 
-@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), max_size=6))
 def test_pieces_of_calls_come_in_order(steps: list[tuple[int, bool, bool]]) -> None:
     """R-04-31 against a plain model: the calls begun so far, and whether each piece may follow."""
