@@ -16,8 +16,10 @@ MAX_NAME_BYTES: Final = 64
 """A message's `name`, a call's `id`: the wire's Label."""
 MAX_TOOLS_BYTES: Final = 128 * 1024
 """UTF-8 of all tools together: half of what a job carries, so that a conversation still fits beside them."""
-MAX_SCHEMA_DEPTH: Final = 32
-"""Objects and lists in a JSON Schema: one that people write has about ten, and compiling one costs the executor time."""
+MAX_SCHEMA_DEPTH: Final = 64
+"""Brackets in brackets in an answer's schema, as deep as executors compile them."""
+MAX_PARAMETERS_DEPTH: Final = 32
+"""The same of a tool's parameters, which templates show to the model; ones that people write have about ten."""
 MAX_STOP_BYTES: Final = 256
 """One stop text, as on the wire."""
 MAX_COMPLETION_TOKENS: Final = 2**31 - 1

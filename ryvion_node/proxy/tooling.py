@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Discriminator, Field, JsonValue, Tag
 
-from ryvion_node.proxy.constants import MAX_SCHEMA_DEPTH, MAX_TOOLS_BYTES
+from ryvion_node.proxy.constants import MAX_PARAMETERS_DEPTH, MAX_SCHEMA_DEPTH, MAX_TOOLS_BYTES
 from ryvion_node.proxy.messages import tool_name
 from ryvion_node.proxy.shapes import Strict
 from ryvion_node.proxy.validation import invalid_value, missing, unsupported
@@ -102,7 +102,9 @@ def _tool(definition: ToolDefinition, where: str) -> Tool:
     function = definition.function
     if function is None:
         raise missing(f"{where}.function")
-    schema = "" if function.parameters is None else _schema_text(function.parameters, f"{where}.function.parameters")
+    schema = ""
+    if function.parameters is not None:
+        schema = _schema_text(function.parameters, f"{where}.function.parameters", MAX_PARAMETERS_DEPTH)
     return Tool(tool_name(function.name, f"{where}.function.name"), function.description or "", schema)
 
 
@@ -131,13 +133,13 @@ def output_format(wanted: ResponseFormat | None) -> OutputFormat:
         raise missing("response_format.json_schema")
     if wanted.json_schema.definition is None:
         raise missing("response_format.json_schema.schema")
-    text = _schema_text(wanted.json_schema.definition, "response_format.json_schema.schema")
+    text = _schema_text(wanted.json_schema.definition, "response_format.json_schema.schema", MAX_SCHEMA_DEPTH)
     return OutputFormat("json_schema", text)
 
 
-def _schema_text(schema: Schema, where: str) -> str:
-    if _is_deeper(schema, MAX_SCHEMA_DEPTH):
-        raise invalid_value(where, f"is nested deeper than {MAX_SCHEMA_DEPTH} levels")
+def _schema_text(schema: Schema, where: str, max_depth: int) -> str:
+    if _is_deeper(schema, max_depth):
+        raise invalid_value(where, f"is nested deeper than {max_depth} levels")
     try:
         text = json.dumps(schema, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:

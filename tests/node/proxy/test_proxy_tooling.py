@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ryvion_node.market.interface import MarketError
-from ryvion_node.proxy.constants import MAX_SCHEMA_DEPTH, MAX_TOOLS_BYTES
+from ryvion_node.proxy.constants import MAX_PARAMETERS_DEPTH, MAX_SCHEMA_DEPTH, MAX_TOOLS_BYTES
 from ryvion_node.proxy.errors import ApiError, from_market
 from ryvion_node.proxy.orders import order_of
 from ryvion_node.proxy.requests import parse_chat_request
@@ -72,7 +72,11 @@ def nested(depth: int) -> dict[str, object]:
         ({"tools": [tool(name="x" * 65)]}, "invalid_value", "tools[0].function.name"),
         ({"tools": [tool(), tool()]}, "invalid_value", "tools[1].function.name"),
         ({"tools": [tool(parameters=[])]}, "invalid_type", "tools[0].function.parameters"),
-        ({"tools": [tool(parameters=nested(MAX_SCHEMA_DEPTH + 2))]}, "invalid_value", "tools[0].function.parameters"),
+        (
+            {"tools": [tool(parameters=nested(MAX_PARAMETERS_DEPTH + 2))]},
+            "invalid_value",
+            "tools[0].function.parameters",
+        ),
         (
             {"tools": [tool(parameters={"x": "y" * MAX_GRAMMAR_BYTES})]},
             "invalid_value",
@@ -113,7 +117,12 @@ def nested(depth: int) -> dict[str, object]:
             "response_format.json_schema.schema",
         ),
         (
-            {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": nested(40)}}},
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "a", "schema": nested(MAX_SCHEMA_DEPTH + 2)},
+                }
+            },
             "invalid_value",
             "response_format.json_schema.schema",
         ),
