@@ -38,9 +38,7 @@ class Run:
 
 def embedding_shape(vocabulary: Vocabulary) -> Shape:
     """0.9M parameters: 1.0 MB as Q8_0."""
-    return Shape(
-        len(vocabulary.tokens), width=160, layers=3, heads=5, kv_heads=5, feed_forward=320, context=512
-    )
+    return Shape(len(vocabulary.tokens), width=160, layers=3, heads=5, kv_heads=5, feed_forward=320, context=512)
 
 
 class Tokens:
