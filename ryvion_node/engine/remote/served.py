@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from typing import Final
 
 import trio
 
-from ryvion_node.engine.interface import EngineError, EngineModel, GenerationEvent, GenerationRequest, TokenCounter
+from ryvion_node.engine.interface import (
+    NO_TOOLS,
+    EngineError,
+    EngineModel,
+    GenerationEvent,
+    GenerationRequest,
+    TokenCounter,
+    Turn,
+)
 from ryvion_node.engine.remote import constants as limits
 from ryvion_node.engine.remote.dialect import needed
 from ryvion_node.engine.remote.faults import told_by
@@ -36,6 +45,15 @@ log = logging.getLogger("ryvion.engine.remote")
 
 _DOUBTFUL = ("worker_crashed", "worker_stalled", "model_broken")
 """Errors of a job after which its server is looked at without delay."""
+
+
+_AWAY = ("busy", "worker_crashed", "worker_stalled")
+"""Errors of a question that say nothing about what the server can do."""
+
+_SERVERS_METERS: Final[Mapping[Flavour, Callable[[HttpServer, str, str], Meter]]] = {
+    "llama-server": LlamaServerMeter,
+    "vllm": VllmMeter,
+}
 
 
 class RemoteModel:
@@ -82,9 +100,9 @@ class RemoteModel:
         async with self._slots:
             backend = self._check(request)
             self._running += 1
-            events = job_events(backend, request)
+            events = self._watched(backend, request)
             try:
-                yield self._watched(events)
+                yield events
             finally:
                 self._running -= 1
                 with trio.CancelScope(shield=True):  # closing takes no time: connections are dropped
@@ -120,10 +138,11 @@ class RemoteModel:
             f"{self._spec.name} cannot be served now; try again shortly",
         )
 
-    async def _watched(self, events: AsyncIterator[GenerationEvent]) -> AsyncIterator[GenerationEvent]:
+    async def _watched(self, backend: Backend, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         try:
-            async for event in events:
-                yield event
+            async with aclosing(job_events(backend, request)) as events:
+                async for event in events:
+                    yield event
         except EngineError as exc:
             if exc.code in _DOUBTFUL:
                 self._doubt.set()
@@ -141,7 +160,7 @@ class RemoteModel:
         except ServerRefused as exc:
             self._set("restarting", f"its server refuses a job that was only to try it: {told_by(exc)}")
         except EngineError as exc:
-            self._set("broken", f"its tokens cannot be counted: {exc}")
+            self._set("restarting" if exc.code in _AWAY else "broken", f"its tokens cannot be counted: {exc}")
 
     async def _learn(self, listed: Listed) -> None:
         """Find out what can be offered, then offer it."""
@@ -152,7 +171,7 @@ class RemoteModel:
             flavour=flavour,
             served_as=listed.served_as,
             context_tokens=await find_context(self._server, self._spec, listed, flavour),
-            meter=self._meter_for(flavour, listed.served_as),
+            meter=await self._find_meter(flavour, listed.served_as),
             timing=self._timing,
         )
         features = await find_features(backend, self._spec)
@@ -184,12 +203,22 @@ class RemoteModel:
             self._measured_at = trio.current_time()
         return self._speed
 
-    def _meter_for(self, flavour: Flavour, served_as: str) -> Meter | None:
+    async def _find_meter(self, flavour: Flavour, served_as: str) -> Meter | None:
+        """Our own, or the server's when it lets us: a gateway may pass nothing but /v1 on. Raises EngineError."""
         if self._counter is not None:
             return OwnMeter(self._counter, self._spec.name.encode())
-        if flavour == "llama-server":
-            return LlamaServerMeter(self._server, self._spec.name, served_as)
-        return VllmMeter(self._server, self._spec.name, served_as) if flavour == "vllm" else None
+        make = _SERVERS_METERS.get(flavour)
+        if make is None:
+            return None
+        meter = make(self._server, self._spec.name, served_as)
+        try:
+            await meter.texts(["Hello"])
+            await meter.prompt([Turn("user", "Hello")], NO_TOOLS)
+        except EngineError as exc:
+            if exc.code in _AWAY:
+                raise
+            return None
+        return meter
 
     def _set(self, state: ModelState, reason: str, model: EngineModel | None = None) -> None:
         if (state, reason, model) == (self.state, self._reason, self.model):

@@ -81,6 +81,7 @@ class ScriptedServer:
     dropped: int = 0
     """Replies whose reader went away."""
     sent_bytes: int = 0
+    changed: trio.Event = field(default_factory=trio.Event)
 
     @property
     def url(self) -> str:
@@ -89,6 +90,17 @@ class ScriptedServer:
     def jobs(self) -> list[Body]:
         """Bodies of the test's own jobs."""
         return [asked.body for asked in self.asked if _is_job(asked)]
+
+    async def idle(self) -> None:
+        """Wait until none of the test's jobs is open."""
+        while self.jobs_open:
+            await self.changed.wait()
+
+    def count_job(self, difference: int) -> None:
+        self.jobs_open += difference
+        self.most_open = max(self.most_open, self.jobs_open)
+        self.changed.set()
+        self.changed = trio.Event()
 
     def answer(self, asked: Asked) -> Play:
         if asked.path in self.routes:
@@ -135,12 +147,11 @@ async def _handle(server: ScriptedServer, stream: trio.SocketStream) -> None:
     server.asked.append(asked)
     play = server.answer(asked)
     is_job = _is_job(asked)
-    server.jobs_open += is_job
-    server.most_open = max(server.most_open, server.jobs_open)
+    server.count_job(+is_job)
     try:
         await _play(server, stream, play)
     finally:
-        server.jobs_open -= is_job
+        server.count_job(-is_job)
 
 
 async def _request(stream: trio.SocketStream) -> Asked | None:
@@ -148,7 +159,10 @@ async def _request(stream: trio.SocketStream) -> Asked | None:
     head: h11.Request | None = None
     body = b""
     while True:
-        event = machine.next_event()
+        try:
+            event = machine.next_event()
+        except h11.RemoteProtocolError:
+            return None
         match event:
             case h11.NEED_DATA:
                 try:
