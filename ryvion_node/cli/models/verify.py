@@ -86,7 +86,8 @@ def verify_file(path: Path, expected: Expected | None) -> Verified:
         digest = file_digest(path)[0].hex()
     except GgufError as exc:
         return Verified(str(path), "wrong", "", str(exc))
-    kind = f"{header.architecture} {header.quantisation}, context {header.context_tokens}"
+    what = "embedding model" if header.pooling else "chat model" if header.has_template else "model"
+    kind = f"{what}, {header.architecture} {header.quantisation}, context {header.context_tokens}"
     if not header.tensors:
         kind += ", only its header"
     if expected is None:
