@@ -112,14 +112,15 @@ class _Plan:
 
     @classmethod
     def of(cls, shape: ModelShape, slots: int, context_tokens: int, *, gpu: bool) -> _Plan:
-        layer = 4 * shape.width + 3 * shape.feed_forward
+        layer = 4 * (4 * shape.width + 3 * shape.feed_forward)
         if shape.pooling:
             # A text is read in one step and forgotten after it.
             rows = _whole_cells(max(context_tokens, limits.CPU_BATCH_TOKENS))
-            return cls(limits.EMBED_STEP_TEXTS, rows, 2 * rows * rows + 4 * rows * layer)
+            return cls(limits.EMBED_STEP_TEXTS, rows, 2 * rows * rows + rows * layer)
         most = limits.GPU_BATCH_TOKENS if gpu else limits.CPU_BATCH_TOKENS
         rows, seen = min(most, context_tokens * slots), _whole_cells(context_tokens)
-        compute = 2 * seen * rows + 4 * rows * max(shape.vocabulary, layer) + 4 * slots * shape.vocabulary
+        logits = 4 * (shape.vocabulary + 2 * shape.width)
+        compute = 2 * seen * rows + rows * max(logits, layer) + 4 * slots * shape.vocabulary
         return cls(slots, slots * seen, compute)
 
 

@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,28 +137,29 @@ def test_limits_only_fall() -> None:
     assert inside(f"__import__('resource').setrlimit({resource.RLIMIT_NOFILE}, (4096, 4096))").startswith("ValueError")
 
 
-SMALL_MEMORY = """
+LITTLE_MEMORY = """
 import sys
-slack, sys.argv = sys.argv[1], ["worker", "--parent", sys.argv[2]]
-from ryvion_node.engine import constants
-constants.WORKER_SLACK_BYTES = int(slack)
-constants.WORKER_THREAD_BYTES = 0
+sys.argv = ["worker", "--parent", sys.argv[1]]
+from ryvion_node.engine.worker import isolation, loading
 from ryvion_node.engine.worker.__main__ import main
+def limit(_bytes):
+    pages = int(open("/proc/self/statm").read().split()[0])
+    isolation.limit_memory(4096 * pages + (24 << 20))
+loading.limit_memory = limit
 main()
 """
 
 
+@linux
 async def test_a_model_that_outgrows_its_limit_fails_alone(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the estimate were far too small: an error with a reason, the node and the other model go on."""
+    """As if the estimate were far too small: the owner reads what to change, the node and its other models go on."""
     real = worker_process.worker_command
-    commands = [[sys.executable, "-c", SMALL_MEMORY, "0", str(os.getpid())]]
+    commands = [[sys.executable, "-c", LITTLE_MEMORY, str(os.getpid())]]
     monkeypatch.setattr(worker_process, "worker_command", lambda: commands.pop() if commands else real())
-    async with running(spec) as engine:
-        # It died and came back, or was found broken; in both cases with a typed error.
-        (status,) = engine.status()
-        if status.state == "broken":
-            assert (await failure(engine, REQUEST)).code == "model_broken"
-            assert status.reason
-        else:
-            assert end_of(await collect(engine, REQUEST))
-        assert not commands
+    large = replace(spec, name="large", context_tokens=2048, slots=64)
+    async with running(large, spec) as engine:
+        status = engine.status()[0]
+        assert status.state == "broken"
+        assert "no room for 64 slots" in status.reason
+        assert (await failure(engine, replace(REQUEST, model="large"))).code == "model_broken"
+        assert end_of(await collect(engine, REQUEST))
