@@ -137,6 +137,7 @@ def _as_json(speed: ModelSpeed) -> dict[str, Any]:
     return {
         "name": speed.model.name,
         "sha256": speed.model.digest.hex(),
+        "kind": speed.model.kind,
         "quantisation": speed.model.quantisation,
         "slots": speed.model.slots,
         "context_tokens": speed.model.context_tokens,
@@ -157,6 +158,9 @@ def _as_json(speed: ModelSpeed) -> dict[str, Any]:
 
 def _show(speed: ModelSpeed) -> None:
     model = speed.model
+    if not speed.loads:
+        click.echo(f"{model.name} {model.quantisation}: texts are read at {speed.prompt_tokens_per_s:.0f} tokens/s.")
+        return
     columns = ("Jobs at once", "Tokens/s together", "Against one", "ms per token", "First token ms")
     one = speed.loads[0].tokens_per_s or 1.0
     rows = [

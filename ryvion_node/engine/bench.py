@@ -23,6 +23,8 @@ _TASK: Final = "Count upwards in words, one number after the other, and do not s
 _FILLER: Final = "The quick brown fox jumps over the lazy dog. "
 _MAX_PROMPT_TOKENS: Final = 1024
 """Of the long prompt; at most half of the context."""
+_TEXTS: Final = 64
+"""Embedded at once."""
 _TEMPERATURE: Final = 1.0
 """Varied answers: a greedy model may repeat itself, or end at once every time."""
 
@@ -54,10 +56,11 @@ class ModelSpeed:
 
     model: EngineModel
     prompt_tokens: int
-    """Of the long prompt."""
+    """Of the long prompt; of an embedding model, of all texts."""
     prompt_s: float
-    """Until its first token came."""
+    """Until its first token came, or all vectors."""
     loads: tuple[Load, ...]
+    """Empty of an embedding model."""
 
     @property
     def prompt_tokens_per_s(self) -> float:
@@ -74,10 +77,21 @@ def loads_up_to(slots: int) -> Iterator[int]:
 
 
 async def measure_model(engine: Engine, model: EngineModel, seconds: float) -> ModelSpeed:
-    """Takes `seconds` for each load and one long prompt. Raises EngineError."""
+    """Takes `seconds` for each load and one long prompt; for an embedding model `seconds`. Raises EngineError."""
+    if model.kind == "embedding":
+        return await _reading(engine, model, seconds)
     prompt_tokens, prompt_s = await _long_prompt(engine, model)
     loads = [await measure_load(engine, model, jobs, seconds) for jobs in loads_up_to(model.slots)]
     return ModelSpeed(model, prompt_tokens, prompt_s, tuple(loads))
+
+
+async def _reading(engine: Engine, model: EngineModel, seconds: float) -> ModelSpeed:
+    """Short texts, many at a time, as a knowledge base sends them."""
+    read = 0
+    begun_at = trio.current_time()
+    while trio.current_time() < begun_at + seconds:
+        read += sum((await engine.embed(model.name, [_FILLER] * _TEXTS)).tokens)
+    return ModelSpeed(model, read, trio.current_time() - begun_at, ())
 
 
 async def measure_load(engine: Engine, model: EngineModel, jobs: int, seconds: float) -> Load:
