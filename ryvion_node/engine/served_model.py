@@ -191,7 +191,7 @@ class ServedModel:
         if isinstance(decision, GiveUp):
             self._set(
                 "broken",
-                f"withdrawn: its worker died {decision.deaths} times in a row, the last time by {end.reason}. "
+                f"{self._spec.path}: withdrawn: its worker died {decision.deaths} times in a row, the last time by {end.reason}. "
                 "Check the file and the memory of the machine, then restart the node",
                 None,
             )

@@ -343,7 +343,7 @@ def _spawn() -> tuple[subprocess.Popen[bytes], trio.lowlevel.FdStream, trio.lowl
             # Ctrl-C in the terminal reaches the node only, which then ends us in good order.
             start_new_session=True,
         )
-    except BaseException:
+    except BaseException:  # whatever it was goes on its way; our ends of the pipes must not stay open
         for end in (to_child, from_child, errors):
             os.close(end)
         raise
