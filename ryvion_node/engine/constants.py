@@ -62,7 +62,10 @@ MAX_EMBED_TEXTS: Final = 2048
 MAX_EMBED_BYTES: Final = 8 * 1024 * 1024
 """Of all texts of one request: half of what a frame to the worker may hold."""
 EMBED_LOT_TEXTS: Final = 256
-"""Texts that the worker gets at once, so that the answer fits a frame at 8,192 dimensions."""
+EMBED_LOT_BYTES: Final = 1024 * 1024
+"""What the worker gets at once: the answer fits a frame, and tokenising it holds other requests up for a second or two."""
+MAX_DIMENSIONS: Final = 8192
+"""Of a vector: a lot of them fits a frame; the largest models of the field have 4,096."""
 
 LOAD_STALL_S: Final = 180.0
 """A worker that reports no progress for so long while it loads is killed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, cast, get_args
 
@@ -189,8 +189,7 @@ async def embeddings(worker: WorkerProcess, model: str, texts: Sequence[str]) ->
         raise EngineError("unsupported", f"too much to embed at once, at most {most}: send it in parts")
     vectors: list[bytes] = []
     tokens: list[int] = []
-    for first in range(0, len(plain), limits.EMBED_LOT_TEXTS):
-        lot = plain[first : first + limits.EMBED_LOT_TEXTS]
+    for lot in lots(plain):
         answer = await ask(worker, partial(_embed, texts=lot), model)
         if not isinstance(answer, Embedded):
             raise _off_topic(answer)
@@ -199,6 +198,20 @@ async def embeddings(worker: WorkerProcess, model: str, texts: Sequence[str]) ->
         vectors += answer.vectors
         tokens += answer.tokens
     return Embeddings(tuple(vectors), tuple(tokens))
+
+
+def lots(texts: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The texts in order, in lots that are neither many nor long; a text longer than a lot goes alone."""
+    lot: list[str] = []
+    length = 0
+    for text in texts:
+        length += len(text.encode())
+        if lot and (length > limits.EMBED_LOT_BYTES or len(lot) == limits.EMBED_LOT_TEXTS):
+            yield tuple(lot)
+            lot, length = [], len(text.encode())
+        lot.append(text)
+    if lot:
+        yield tuple(lot)
 
 
 def _embed(number: int, texts: tuple[str, ...]) -> Embed:

@@ -23,6 +23,8 @@ from ryvion_node.engine.worker.plan import PromptPace
 
 _PROBE_TOKENS: Final = 32
 """Of each text that is read to measure the speed: a long sentence."""
+_CHARS_PER_TOKEN: Final = 32
+"""Texts with so many on average are rare, so of a longer text only the beginning is tokenised at first."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,9 +49,14 @@ def embed_job(request: Embed, vocabulary: Vocabulary, context_tokens: int) -> Em
         return JobFailed(request.job, "unsupported", f"at most {MAX_EMBED_TEXTS} texts at once")
     texts = []
     for text in request.texts:
-        tokens = vocabulary.tokenise_alone(text)
+        beginning = text[: _CHARS_PER_TOKEN * context_tokens]
+        tokens = vocabulary.tokenise_alone(beginning)
+        # The cut may change a few tokens at its end, never half of them.
+        if len(beginning) < len(text) and len(tokens) < 2 * context_tokens:
+            tokens = vocabulary.tokenise_alone(text)
         if len(tokens) > context_tokens:
-            problem = f"a text has {len(tokens)} tokens, the model reads {context_tokens}: cut it into parts"
+            count = f"more than {context_tokens}" if len(beginning) < len(text) else f"{len(tokens)}"
+            problem = f"a text has {count} tokens, the model reads {context_tokens}: cut it into parts"
             return JobFailed(request.job, "context_overflow", problem)
         if not tokens:
             return JobFailed(request.job, "unsupported", "this model makes no vector of an empty text")

@@ -92,6 +92,10 @@ class _Identity:
 
 def _embedding(path: Path, start: Start, pipes: Pipes, log: Log, model: Model, identity: _Identity) -> Loaded:
     """As `load`, for a model that makes vectors of whole texts."""
+    if model.dimensions > limits.MAX_DIMENSIONS:
+        raise LlamaError(
+            f"{path}: vectors of {model.dimensions} numbers; at most {limits.MAX_DIMENSIONS} can be served"
+        )
     default = limits.DEFAULT_EMBEDDING_CONTEXT_TOKENS
     context_tokens = _context_tokens(path, start, model, default)
     try:
