@@ -39,8 +39,8 @@ class CannotCut(OperatorError):
 def models() -> None:
     """List, fetch, add, check and remove models.
 
-    The node comes with two small models of its own. `pull` fetches others of the catalogue, `add` names GGUF files that
-    you have; `ryvion-node up --serve NAME` finds all of them.
+    The node comes with small models of its own, two that chat and one for embeddings. `pull` fetches others of the
+    catalogue, `add` names GGUF files that you have; `ryvion-node up --serve NAME` finds all of them.
     """
 
 
