@@ -91,8 +91,8 @@ def tool_use(tools: list[ToolDefinition] | None, choice: str | NamedChoice | Non
         raise invalid_value("tool_choice.function.name", "names none of the tools")
     if word == "required" and not known:
         raise invalid_value("tool_choice", "is 'required', but there are no tools")
-    if not known:
-        return ToolUse()
+    if not known or word == "none":
+        return ToolUse()  # what may not be called is not shown to the model
     return ToolUse(tuple(known.values()), word, name, parallel=parallel is not False)
 
 

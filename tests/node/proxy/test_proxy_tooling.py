@@ -39,7 +39,7 @@ def refusal(**extra: object) -> tuple[str, str | None]:
     [
         ({}, ToolUse(TOOLS)),
         ({"tool_choice": "auto", "parallel_tool_calls": True}, ToolUse(TOOLS)),
-        ({"tool_choice": "none"}, ToolUse(TOOLS, "none")),
+        ({"tool_choice": "none"}, ToolUse()),
         ({"tool_choice": "required"}, ToolUse(TOOLS, "required")),
         ({"parallel_tool_calls": False}, ToolUse(TOOLS, parallel=False)),
         ({"tool_choice": {"type": "function", "function": {"name": "clock"}}}, ToolUse(TOOLS, "named", "clock")),
