@@ -2,110 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from decoder_bench import QUESTIONS, SLOTS, Bench, open_bench, same_but_for_near_ties, turn
 
-from ryvion_node.engine.constants import CREDIT_TOKENS
-from ryvion_node.engine.interface import Sampling
-from ryvion_node.engine.wire import Cancel, Credit, JobPiece, Message, Ping, Pong, WireTools, WireTurn
-from ryvion_node.engine.worker.calibrate import Measured
-from ryvion_node.engine.worker.choosing import Chooser
-from ryvion_node.engine.worker.decoder import Decoder, EndReason, Job
-from ryvion_node.engine.worker.emit import TextHold
-from ryvion_node.engine.worker.llama import Context, Log, Model
-from ryvion_node.engine.worker.prompt import Prompts
-from ryvion_node.engine.worker.speech.speech import Speech
-
-SLOTS = 4
-CONTEXT = 256
-NEAR_TIE = 0.5
-"""Batch size and chunking change logits by up to 0.13 (Q8_0); below this two tokens are as good as equal."""
-
-
-NO_TOOLS: WireTools = ((), "auto", "", True)
-
-
-def turn(role: str, content: str) -> WireTurn:
-    return role, content, "", (), ""
-
-
-@dataclass
-class Bench:
-    """A model, a context, and decoders made on it one after the other."""
-
-    model: Model
-    context: Context
-    prompts: Prompts
-    sent: list[Message] = field(default_factory=list)
-    ended: dict[int, EndReason] = field(default_factory=dict)
-    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-
-    def decoder(self, step_s: dict[int, float] | None = None, prompt_s: float = 0.001) -> Decoder:
-        self.sent.clear()
-        self.ended.clear()
-        for sequence in range(SLOTS):
-            self.context.forget(sequence)
-        return Decoder(
-            self.context,
-            self.model.vocabulary,
-            slots=SLOTS,
-            context_tokens=CONTEXT,
-            measured=Measured(step_s or {1: 0.001, SLOTS: 0.001}, prompt_s),
-            send=self.sent.extend,
-            on_end=lambda job, reason: self.ended.update({job.number: reason}),
-        )
-
-    def job(self, content: str, *, max_tokens: int = 24, credit: int = CREDIT_TOKENS) -> Job:
-        prompt = self.tokens_of(turn("user", content))
-        chooser = Chooser(self.model.vocabulary, Sampling(0.0, 1.0, 9), prompt)
-        return Job(next(self.numbers), prompt, chooser, max_tokens, TextHold(()), Speech(), credit)
-
-    def tokens_of(self, *turns: WireTurn) -> list[int]:
-        return self.prompts.prepare(turns, NO_TOOLS, ("", "")).tokens
-
-    def finish(self, decoder: Decoder, *jobs: Job) -> list[tuple[int, ...]]:
-        for job in jobs:
-            decoder.post(job)
-        return self.run(decoder, *jobs)
-
-    def run(self, decoder: Decoder, *jobs: Job) -> list[tuple[int, ...]]:
-        while not all(job.number in self.ended for job in jobs):
-            decoder.turn()
-        return [self.tokens(job) for job in jobs]
-
-    def tokens(self, job: Job) -> tuple[int, ...]:
-        return tuple(
-            token
-            for said in self.sent
-            if isinstance(said, JobPiece) and said.job == job.number
-            for token in said.tokens
-        )
+from ryvion_node.engine.wire import Cancel, Credit, Ping, Pong
 
 
 @pytest.fixture(scope="module")
 def bench(small_model: Path) -> Bench:
-    log = Log()
-    model = Model(small_model, vocab_only=False, gpu_layers=0, on_progress=lambda _share: None, log=log)
-    context = Context(model, context_tokens=CONTEXT, slots=SLOTS, batch_tokens=128, threads=1, log=log)
-    return Bench(model, context, Prompts(model))
-
-
-QUESTIONS = ("What is the capital of France?", "Say hello.", "What are you?", "Count to five, please. " * 8)
-
-
-def same_but_for_near_ties(bench: Bench, job: Job, one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    if one == other:
-        return True
-    at = next(place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
-    bench.context.forget(0)
-    row = bench.context.put(0, 0, [*job.prompt, *one[:at]], want_logits=True)
-    bench.context.decode()
-    logits = bench.context.logits(row)
-    return bool(abs(float(logits[one[at]]) - float(logits[other[at]])) < NEAR_TIE)
+    return open_bench(small_model)
 
 
 def test_batching_gives_each_job_the_tokens_it_has_alone(bench: Bench) -> None:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ryvion_node.engine.constants import MIN_CHUNK_TOKENS
+from ryvion_node.engine.constants import GATHER_PROMPT_S, GATHER_S, MIN_CHUNK_TOKENS, STEP_TARGET_S
 from ryvion_node.engine.restart import GiveUp, Restart, RestartPolicy
-from ryvion_node.engine.worker.plan import PromptPace, StepTimes, share_rows
+from ryvion_node.engine.worker.plan import Gathering, PromptPace, StepTimes, share_rows, spans
 
 CPU = {1: 0.012, 2: 0.027, 3: 0.031, 4: 0.035, 6: 0.041, 8: 0.044}
 
@@ -58,6 +58,60 @@ def test_prompt_rows_follow_the_measured_pace() -> None:
     for _ in range(50):
         pace.observe(20, 0.16)
     assert pace.rows(256) == 10
+
+
+@given(st.floats(1e-5, 0.1), st.floats(0, 0.1))
+def test_a_step_with_prompts_ends_within_its_target(seconds_per_token: float, decoding_s: float) -> None:
+    rows = PromptPace(seconds_per_token).rows(256, decoding_s)
+    assert rows == MIN_CHUNK_TOKENS or decoding_s + rows * seconds_per_token <= STEP_TARGET_S * (1 + 1e-9)
+
+
+def test_sizes_between_those_measured_lie_on_a_line() -> None:
+    times = StepTimes({1: 1.0, 4: 4.0, 8: 6.0})
+    assert [times.of(size) for size in (1, 2, 4, 6, 8, 16)] == [1.0, 2.0, 4.0, 5.0, 6.0, 12.0]
+
+
+@pytest.mark.parametrize(
+    ("sequences", "fill", "passes"),
+    [
+        ([0, 1, 2], True, [range(3)]),
+        ([5], True, [range(5, 6)]),
+        # One row more costs less than a pass more.
+        ([0, 2], True, [range(3)]),
+        ([0, 2], False, [range(1), range(2, 3)]),
+        # Thirteen rows more cost more than a pass.
+        ([0, 1, 15], True, [range(2), range(15, 16)]),
+        ([0, 2, 13, 15], True, [range(3), range(13, 16)]),
+    ],
+)
+def test_gaps_are_filled_where_that_is_faster(sequences: list[int], fill: bool, passes: list[range]) -> None:
+    times = StepTimes({1: 0.008, 2: 0.010, 16: 0.041})
+    assert spans(sequences, times, fill=fill) == passes
+
+
+@given(st.sets(st.integers(0, 30), min_size=1), st.dictionaries(st.integers(2, 31), st.floats(0.001, 1)))
+def test_every_sequence_is_in_one_pass(chosen: set[int], measured: dict[int, float]) -> None:
+    times = StepTimes({1: 0.01, **measured})
+    passes = spans(sorted(chosen), times, fill=True)
+    served = [sequence for span in passes for sequence in span]
+    assert served == sorted(set(served))
+    assert chosen <= set(served)
+    assert all({span.start, span.stop - 1} <= chosen for span in passes)
+    unfilled = sum(times.of(len(span)) for span in spans(sorted(chosen), times, fill=False))
+    assert sum(times.of(len(span)) for span in passes) <= unfilled * (1 + 1e-9)
+
+
+def test_jobs_that_come_together_wait_for_short_prompts_for_a_while() -> None:
+    gathering = Gathering()
+    short = GATHER_PROMPT_S / 2
+    assert gathering.waits([short] * 4, 100.0)
+    assert gathering.waits([short], 100.0 + GATHER_S / 2)
+    assert not gathering.waits([short], 100.0 + GATHER_S)
+    gathering.over()
+    assert gathering.waits([short], 102.0 + GATHER_S)
+    # However many come, and nobody waits for a long one.
+    assert not Gathering().waits([short] * 100, 100.0)
+    assert not Gathering().waits([short, GATHER_PROMPT_S * 2], 100.0)
 
 
 @given(st.integers(0, 300), st.lists(st.tuples(st.integers(1, 500), st.integers(0, 500)), max_size=8))
