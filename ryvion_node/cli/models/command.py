@@ -15,11 +15,12 @@ from ryvion_node.errors import EXIT_DATA, EXIT_USAGE, OperatorError
 from ryvion_node.paths import Paths
 
 if TYPE_CHECKING:
+    from ryvion_node.library.facts import FileFacts
     from ryvion_node.library.manifest import ManifestModel
     from ryvion_node.models.catalogue import CatalogueModel
 
-COLUMNS = ("Model", "Kind", "Also called", "Quantisation", "Context", "Licence", "File")
-OWN_COLUMNS = ("Model", "Kind", "SHA-256", "File")
+COLUMNS = ("Model", "Kind", "Also called", "Quantisation", "Context", "Memory", "Licence", "File")
+OWN_COLUMNS = ("Model", "Kind", "Quantisation", "Size", "Memory", "SHA-256", "File")
 HERE = {"model": "here", "tokenizer": "tokenizer here"}
 
 
@@ -52,7 +53,10 @@ models.add_command(verify_command)
 @home_option
 @json_option
 def list_command(paths: Paths, as_json: bool) -> None:
-    """List the catalogue, the models that you pulled or added, and other GGUF files in the node's models folder."""
+    """List the catalogue, the models that you pulled or added, and other GGUF files in the node's models folder.
+
+    Memory is what a model that is here takes when it is served with the default slots and context.
+    """
     from ryvion_node.library.manifest import Manifest
     from ryvion_node.models.catalogue import catalogue
 
@@ -67,12 +71,10 @@ def list_command(paths: Paths, as_json: bool) -> None:
         print_json({"models": catalogue_models, "own": own, "files": [str(file) for file in stray]})
         return
     rows = [_row(model, owned.get(model.name)) for model in known]
-    print_table(f"{len(known)} models in the catalogue", COLUMNS, rows, right=("Context",))
+    print_table(f"{len(known)} models in the catalogue", COLUMNS, rows, right=("Context", "Memory"))
     if owned:
-        own_rows = [
-            (model.name, model.kind, model.sha256[:12], str(manifest.file_of(model))) for model in owned.values()
-        ]
-        print_table(f"{len(owned)} pulled or added", OWN_COLUMNS, own_rows)
+        own_rows = [_own_row(model, manifest.file_of(model)) for model in owned.values()]
+        print_table(f"{len(owned)} pulled or added", OWN_COLUMNS, own_rows, right=("Size", "Memory"))
     for file in stray:
         click.echo(f"not listed: {file}")
 
@@ -180,7 +182,7 @@ def _model_json(model: CatalogueModel, own: ManifestModel | None) -> dict[str, o
         "context_tokens": model.context_tokens,
         "licence": model.licence,
         "sha256": None if model.digest is None else model.digest.hex(),
-    }
+    } | ({} if (facts := _facts(model.path)) is None else facts.as_json())
 
 
 def _own_json(model: ManifestModel, path: Path) -> dict[str, object]:
@@ -191,7 +193,7 @@ def _own_json(model: ManifestModel, path: Path) -> dict[str, object]:
         "sha256": model.sha256,
         "sha256_from": model.sha256_from,
         "origin": model.origin or None,
-    }
+    } | ({} if (facts := _facts(path)) is None else facts.as_json())
 
 
 def _row(model: CatalogueModel, own: ManifestModel | None) -> tuple[str, ...]:
@@ -199,5 +201,32 @@ def _row(model: CatalogueModel, own: ManifestModel | None) -> tuple[str, ...]:
         where = "comes with the node"
     else:
         where = f"{model.source}: {model.file}" if own is None else HERE[own.kind]
-    context = str(model.context_tokens)
-    return model.name, model.kind, ", ".join(model.aliases), model.quantisation, context, model.licence, where
+    context, facts = str(model.context_tokens), _facts(model.path)
+    memory = "" if facts is None else facts.memory_text
+    return model.name, model.kind, ", ".join(model.aliases), model.quantisation, context, memory, model.licence, where
+
+
+def _own_row(model: ManifestModel, path: Path) -> tuple[str, ...]:
+    facts = _facts(path)
+    if facts is None:
+        return model.name, model.kind, "?", "?", "?", model.sha256[:12], f"{path}: see `models verify`"
+    return (
+        model.name,
+        facts.kind,
+        facts.header.quantisation,
+        facts.size_text,
+        facts.memory_text,
+        model.sha256[:12],
+        str(path),
+    )
+
+
+def _facts(path: Path | None) -> FileFacts | None:
+    """None: it is not here, or not sound."""
+    from ryvion_node.engine.gguf import GgufError
+    from ryvion_node.library.facts import read_facts
+
+    try:
+        return None if path is None else read_facts(path)
+    except GgufError:
+        return None

@@ -41,6 +41,9 @@ class Verified:
     outcome: Literal["ok", "unknown", "wrong"]
     sha256: str
     detail: str
+    size_bytes: int = 0
+    memory_bytes: int = 0
+    """That it takes when it is served with the default settings; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +82,24 @@ def verify_command(names: tuple[str, ...], paths: Paths, as_json: bool) -> None:
 def verify_file(path: Path, expected: Expected | None) -> Verified:
     """Check one file."""
     from ryvion_node.engine.files import file_digest
-    from ryvion_node.engine.gguf import GgufError, read_header
+    from ryvion_node.engine.gguf import GgufError
+    from ryvion_node.library.facts import read_facts
 
     try:
-        header = read_header(path)
+        facts = read_facts(path)
         digest = file_digest(path)[0].hex()
     except GgufError as exc:
         return Verified(str(path), "wrong", "", str(exc))
-    what = "embedding model" if header.pooling else "chat model" if header.has_template else "model"
-    kind = f"{what}, {header.architecture} {header.quantisation}, context {header.context_tokens}"
-    if not header.tensors:
-        kind += ", only its header"
+    outcome: Literal["ok", "unknown", "wrong"] = "ok"
     if expected is None:
-        return Verified(str(path), "unknown", digest, f"{kind}; SHA-256 {digest}, nobody has checked it")
-    if digest != expected.sha256:
+        outcome, detail = "unknown", f"{facts}; SHA-256 {digest}, nobody has checked it"
+    elif digest != expected.sha256:
+        outcome = "wrong"
         detail = f"not the {expected.name} of {expected.who}: SHA-256 {digest}, it should be {expected.sha256}"
-        return Verified(str(path), "wrong", digest, detail)
-    return Verified(str(path), "ok", digest, f"{kind}; SHA-256 as in {expected.who} for {expected.name}")
+    else:
+        detail = f"{facts}; SHA-256 as in {expected.who} for {expected.name}"
+    memory = 0 if facts.memory is None else facts.memory.total_bytes
+    return Verified(str(path), outcome, digest, detail, facts.size_bytes, memory)
 
 
 def _all(paths: Paths) -> list[tuple[Path, Expected | None]]:
