@@ -60,7 +60,7 @@ def _noise() -> Sequence[Vector]:
             "sample-other-seed",
             ("R-05-11",),
             "As the worked example, but for the seed.",
-            Place(LOPSIDED, replace(PLAIN, seed=8, temperature_millionths=2_000_000), 11),
+            Place(LOPSIDED, replace(PLAIN, seed=39), 11),
         ),
     ]
 
@@ -107,8 +107,20 @@ def _filters() -> Sequence[Vector]:
             FALLING,
             replace(flat, top_k=4, top_p_millionths=600_000),
         ),
-        ("min-p", "R-05-10", "Half as likely as the likeliest, or more.", FALLING, replace(flat, min_p_millionths=500_000)),
-        ("min-p-one", "R-05-10", "Only those as likely as the likeliest.", TIES, replace(flat, min_p_millionths=1_000_000)),
+        (
+            "min-p",
+            "R-05-10",
+            "Half as likely as the likeliest, or more.",
+            FALLING,
+            replace(flat, min_p_millionths=500_000),
+        ),
+        (
+            "min-p-one",
+            "R-05-10",
+            "Only those as likely as the likeliest.",
+            TIES,
+            replace(flat, min_p_millionths=1_000_000),
+        ),
         (
             "all-filters",
             "R-05-1",
@@ -117,14 +129,17 @@ def _filters() -> Sequence[Vector]:
             replace(flat, top_k=8, top_p_millionths=950_000, min_p_millionths=300_000),
         ),
     ]
-    return [_sample(name, (requirement,), comment, Place(logits, rules, 5)) for name, requirement, comment, logits, rules in rows]
+    return [
+        _sample(name, (requirement,), comment, Place(logits, rules, 5))
+        for name, requirement, comment, logits, rules in rows
+    ]
 
 
 def _before() -> Sequence[Vector]:
     """Bias, penalties and mask; greedy, so that they alone decide."""
-    repetition = replace(GREEDY, repetition_penalty_millionths=2_000_000)
-    presence = replace(GREEDY, presence_penalty=zigzag(1_500_000))
-    frequency = replace(GREEDY, frequency_penalty=zigzag(600_000))
+    repetition = replace(GREEDY, repetition_penalty_millionths=2_500_000)
+    presence = replace(GREEDY, presence_penalty=zigzag(750_000))
+    frequency = replace(GREEDY, frequency_penalty=zigzag(750_000))
     every = replace(
         PLAIN,
         repetition_penalty_millionths=1_200_000,
@@ -134,12 +149,12 @@ def _before() -> Sequence[Vector]:
         top_p_millionths=950_000,
         min_p_millionths=20_000,
     )
-    place = Place(FALLING, GREEDY, 9, prompt=(0, 4), completion=(1, 1, 2))
+    place = Place(FALLING, GREEDY, 9, prompt=(2, 2, 4), completion=(0, 0, 1))
     seen = {"repetition": repetition, "presence": presence, "frequency": frequency}
     comments = {
-        "repetition": "Prompt and completion: 0 and 1 fall behind 3.",
-        "presence": "The completion only, however often: 0 stays first.",
-        "frequency": "The completion only, each time.",
+        "repetition": "Prompt and completion: 0, 1 and 2 fall behind 3.",
+        "presence": "The completion only, and however often: 0 stays first, though it was there twice.",
+        "frequency": "The completion only, each time: 2 comes first, though the prompt holds it.",
     }
     requirements = {"repetition": "R-05-4", "presence": "R-05-5", "frequency": "R-05-5"}
     return [
@@ -164,7 +179,7 @@ def _before() -> Sequence[Vector]:
             "penalty-negative",
             ("R-05-5",),
             "A negative penalty favours what was said.",
-            replace(place, sampling=replace(GREEDY, frequency_penalty=zigzag(-2_000_000))),
+            replace(place, completion=(1,), sampling=replace(GREEDY, presence_penalty=zigzag(-750_000))),
         ),
         _sample("mask", ("R-05-6",), "The likeliest that is allowed.", replace(place, allowed=(4, 6, 9))),
         _sample("mask-one", ("R-05-6", "R-05-12"), "Only one.", replace(place, sampling=every, allowed=(9,))),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from ryvion_protocol.messages import (
     Quote,
     QuoteRequest,
     Receipt,
+    Sampling,
     Started,
     Withdraw,
 )
@@ -37,6 +40,15 @@ from ryvion_protocol.schema import JobId, NodeKey
 from ryvion_protocol.signing import SigningIdentity, signing_input, verify_typed
 from ryvion_protocol.transcript import DeltaOrder, ResultBuilder, Transcript
 from ryvion_protocol.zigzag import unzigzag, zigzag
+from specs.sampling_reference import (
+    Place,
+    chosen_token,
+    kept_tokens,
+    log_probabilities,
+    margin,
+    noise_halves,
+    ruled_logits,
+)
 from specs.vector_form import plain
 
 Json = dict[str, Any]
@@ -240,7 +252,49 @@ def _key(text: str) -> NodeKey:
     return NodeKey(bytes.fromhex(text))
 
 
+def _place(data: bytes, given: Json) -> Place:
+    return Place(
+        logits=_logits(data),
+        sampling=Sampling(**given["sampling"]),
+        position=given["position"],
+        prompt=given["prompt"],
+        completion=given["completion"],
+        bias={token: unzigzag(code) for token, code in given["logit_bias"]},
+        allowed=given["allowed"],
+    )
+
+
+def _logits(data: bytes) -> tuple[float, ...]:
+    return struct.unpack(f"<{len(data) // 4}f", data)
+
+
+def _sample(data: bytes, given: Json) -> Json:
+    place = _place(data, given)
+    warm = place.sampling.temperature_millionths > 0
+    return {
+        "token": chosen_token(place),
+        "kept": kept_tokens(ruled_logits(place), place.sampling) if warm else None,
+    }
+
+
+def _margin(data: bytes, given: Json) -> Json:
+    found = margin(_place(data, given), given["token"])
+    return {"margin_millionths": None if math.isinf(found) else round(found * 1_000_000)}
+
+
+def _noise(data: bytes, given: Json) -> Json:
+    return {"halves": noise_halves(given["seed"], given["position"], given["size"])}
+
+
+def _logprobs(data: bytes, given: Json) -> Json:
+    return {"millionths": [round(value * 1_000_000) for value in log_probabilities(_logits(data))]}
+
+
 OPERATIONS: dict[str, Callable[[bytes, Json], Json]] = {
+    "sample": _sample,
+    "margin": _margin,
+    "noise": _noise,
+    "logprobs": _logprobs,
     "zigzag": _zigzag,
     "frames": _frames,
     "packet": _packet,
