@@ -113,7 +113,7 @@ SCORE_ROWS: Final = 32
 """Tokens judged between two steps: each takes up to half a millisecond."""
 SCORE_BYTES: Final = 16 * 1024 * 1024
 """Of the logits of one step: on a vocabulary of 256k tokens these are 16 rows."""
-GRAMMAR_PATIENCE_S: Final = 0.02
+GRAMMAR_PATIENCE_S: Final = 0.005
 """That one step waits for grammars at most; a job whose grammar takes longer sits out until it is there."""
 MAX_GRAMMAR_BYTES: Final = 64 * 1024
 """Of a schema, expression or grammar: real ones reach some 10 kB."""
@@ -124,14 +124,15 @@ MAX_SCHEMA_DEPTH: Final = 32
 MAX_GRAMMAR_SYMBOLS: Final = 200_000
 """Of a compiled grammar: what 64 kB of text can hold is far below, what repetitions make of it may not be."""
 MAX_GRAMMAR_RULES: Final = 1000
-"""Of a Lark grammar: the compiler's time grows with the cube of a chain of them, here to about a second."""
+"""Rules and alternatives of a Lark grammar: time grows with the cube of a chain of some, and the square of the rest."""
 MAX_LEXER_FUEL: Final = 200_000
 """The compiler's own measure of work for the expressions in a grammar, about 4 ms; the library allows 5 times that."""
-GRAMMAR_COMPILE_S: Final = 10.0
-"""Then the job is refused: the node believes a worker dead that tokenises nothing for 30 s."""
+GRAMMAR_COMPILE_S: Final = 5.0
+"""Then the job is refused; meanwhile no other job is tokenised. Real ones take milliseconds."""
 MAX_GRAMMAR_MESSAGE_CHARS: Final = 500
 """Of the compiler's words, which quote the grammar."""
 GRAMMAR_THREADS: Final = 2
-"""That follow grammars beside the decode thread; they work for a millisecond per token, hostile ones for a second."""
+"""That follow grammars beside the decode thread; they work for a millisecond per token, hostile ones for a second.
+One more compiles."""
 GRAMMAR_STACK_BYTES: Final = 128 * 1024 * 1024
 """Of each of them, reserved rather than used: 1,553 schemas in a chain, all that 64 kB hold, need 8 to 16 MB."""

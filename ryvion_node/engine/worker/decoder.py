@@ -121,7 +121,6 @@ class Decoder:
         while self._queue and self._sequences:
             self._admit(self._queue.popleft())
         self._flush()
-        self._patience_s = GRAMMAR_PATIENCE_S
         self._catch_up()
         self._step()
         self._flush()
@@ -136,7 +135,11 @@ class Decoder:
     def _runnable(self) -> bool:
         if self._queue and self._sequences:
             return True
-        return any(job.waiting or job.next_token is None or job.credit > 0 for job in self._jobs.values())
+        return self._able() or any(job.waiting for job in self._jobs.values())
+
+    def _able(self) -> bool:
+        """Can any job take part in a step now?"""
+        return any(not job.waiting and (job.next_token is None or job.credit > 0) for job in self._jobs.values())
 
     def _apply(self, command: Command) -> None:
         match command:
@@ -274,9 +277,13 @@ class Decoder:
             job.waiting.append(logits.copy())
 
     def _catch_up(self) -> None:
-        for job in [job for job in self._jobs.values() if job.waiting]:
+        waiting = [job for job in self._jobs.values() if job.waiting]
+        # Waiting is for when no other job can go on meanwhile.
+        self._patience_s = 0.0 if self._able() else GRAMMAR_PATIENCE_S
+        for job in waiting:
             while job.waiting and self._is_ready(job):
                 self._use(job, job.waiting.popleft())
+        self._patience_s = GRAMMAR_PATIENCE_S
 
     def _is_ready(self, job: Job) -> bool:
         if job.chooser.ready():

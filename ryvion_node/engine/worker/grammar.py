@@ -34,7 +34,7 @@ _DATA: Final = frozenset(("const", "enum", "default", "examples"))
 """Schema keywords that hold values, not schemas."""
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _EXCERPT: Final = re.compile(r"\n +\d+ \| ")
-_RULE: Final = re.compile(r"[\w\])}]\s*:")
+_RULE: Final = re.compile(r"[\w\])}]\s*:|\|")
 """Also finds a few other things; in JSON a quotation mark comes before the colon."""
 _NOTHING: Final = "the grammar allows no token here"
 _Mask = npt.NDArray[np.bool_]
@@ -73,11 +73,8 @@ class Grammars:
         # Long chains of rules are followed by recursion.
         before = threading.stack_size(limits.GRAMMAR_STACK_BYTES)
         try:
-            self._threads = ThreadPoolExecutor(limits.GRAMMAR_THREADS, "grammar")
-            started = threading.Barrier(limits.GRAMMAR_THREADS + 1)
-            for _ in range(limits.GRAMMAR_THREADS):
-                self._threads.submit(started.wait)
-            started.wait()
+            self._compiler = _started(1, "compile")
+            self._threads = _started(limits.GRAMMAR_THREADS, "grammar")
         finally:
             threading.stack_size(before)
 
@@ -87,7 +84,7 @@ class Grammars:
         if self._tokenizer is None:
             raise GrammarInvalid("this model has no token that ends an answer, so it cannot follow a grammar")
         source = _lark(kind, text)
-        compiling = self._threads.submit(self._compiled, self._tokenizer, source)
+        compiling = self._compiler.submit(self._compiled, self._tokenizer, source)
         try:
             return compiling.result(limits.GRAMMAR_COMPILE_S)
         except TimeoutError as exc:
@@ -128,7 +125,9 @@ class GrammarMask:
         return self._next.result()
 
     def take(self, token: int) -> None:
-        """Go on with this token; what is allowed after it is worked out in the background."""
+        """Go on with this token; what is allowed after it is worked out in the background. Raises MaskFailed."""
+        # A matcher belongs to one thread at a time.
+        self.allowed()
         self._next = self._threads.submit(self._after, token)
 
     def _after(self, token: int) -> _Mask:
@@ -144,6 +143,16 @@ class GrammarMask:
         if not mask.any():
             raise MaskFailed(_NOTHING)
         return mask
+
+
+def _started(threads: int, name: str) -> ThreadPoolExecutor:
+    """A pool whose threads run already: they keep the stack size of this moment."""
+    pool = ThreadPoolExecutor(threads, name)
+    started = threading.Barrier(threads + 1)
+    for _ in range(threads):
+        pool.submit(started.wait)
+    started.wait()
+    return pool
 
 
 class _Spelled:
@@ -182,7 +191,7 @@ def _lark(kind: str, text: str) -> str:
         case "lark":
             _check_nesting(text)
             if len(_RULE.findall(text)) > limits.MAX_GRAMMAR_RULES:
-                raise GrammarInvalid(f"more than {limits.MAX_GRAMMAR_RULES} rules: make it smaller")
+                raise GrammarInvalid(f"more than {limits.MAX_GRAMMAR_RULES} rules and alternatives: make it smaller")
             # Last, as the last one counts.
             return f"{text}\n{_PLAIN}"
         case other:
