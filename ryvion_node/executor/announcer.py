@@ -89,7 +89,7 @@ def _offer(
                 slots_total=model.slots,
                 slots_free=free(model.name),
                 millitokens_per_s=model.millitokens_per_s,
-                features=tuple(sorted(model.features)),
+                features=tuple(sorted(set(model.features))),
             )
             for model in models
         ),

@@ -7,7 +7,7 @@ import pytest
 from ryvion_node.engine.fake import Script
 from ryvion_node.market.answer import AnswerRules
 from ryvion_node.market.constants import MAX_BYTES_PER_TOKEN
-from ryvion_node.market.interface import MarketError, Taken
+from ryvion_node.market.interface import MarketError, Piece, Taken
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import Stream, StreamBroken
 from ryvion_protocol.constants import MARKET_PROTOCOL
@@ -185,6 +185,28 @@ async def test_such_an_answer_ends_the_job_unsettled(deltas: list[Delta], reason
         assert record is not None
         assert (record.state, record.cost_microcredits) == ("failed", 0)
         assert 51 * MAX_BYTES_PER_TOKEN < 120_000  # the last case passes the bound
+
+
+async def test_log_probabilities_of_tokens_that_show_nothing_come_with_the_next_piece() -> None:
+    deltas = [
+        Delta(0, 0, "", (1,), "", (), (logprob(),)),
+        Delta(1, 0, "x", (2,), "", (), (logprob(),)),
+        Delta(2, 0, "", (3,), "", (), (logprob(),)),
+    ]
+    async with marketplace(SellerPlan(1)) as market:
+        me = market.sellers[0].identity
+
+        async def serve(stream: Stream) -> None:
+            await lying(stream, me, deltas, "stop")
+
+        market.sellers[0].network.serve(MARKET_PROTOCOL, serve)
+        pieces: list[Piece] = []
+        with pytest.raises(MarketError):  # noqa: PT012 - it sends no receipt
+            async with market.buyer.buy(order(logprobs=0)) as job:
+                async for event in job.events():
+                    if isinstance(event, Piece):
+                        pieces.append(event)
+        assert pieces == [Piece("x", logprobs=(logprob(),) * 2), Piece(logprobs=(logprob(),))]
 
 
 async def test_an_honest_answer_passes_all_of_it() -> None:
