@@ -79,6 +79,29 @@ def test_every_section_is_read_in_the_units_it_names(tmp_path: Path) -> None:
     assert config.log.file == tmp_path / "node.log"
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("2000000", 2_000_000),
+        ('"12 GiB"', 12 << 30),
+        ('"12GB"', 12 * 10**9),
+        ('"1.5 GiB"', 3 << 29),
+        ('"800 M"', 800_000_000),
+        ('"2048 KiB"', 2 << 20),
+        ('"2000 kB"', 2_000_000),
+    ],
+)
+def test_sizes_may_have_a_unit(tmp_path: Path, text: str, size: int) -> None:
+    assert load_config(write(tmp_path, f"[executor]\nmemory_budget = {text}\n")).executor.memory_budget == size
+
+
+def test_a_template_lies_beside_the_configuration(tmp_path: Path) -> None:
+    text = '[[executor.models]]\nname = "a"\ntemplate = "own.jinja"\nload = "first-use"\nidle_unload_s = 60\n'
+    (model,) = load_config(write(tmp_path, text)).executor.models
+    assert (model.template, model.path) == (tmp_path / "own.jinja", None)
+    assert (model.load, model.idle_unload_s) == ("first-use", 60.0)
+
+
 def test_flags_go_over_the_file_and_none_means_not_given(tmp_path: Path) -> None:
     overrides: dict[str, object] = {
         "proxy.port": 9000,
@@ -111,6 +134,9 @@ PROBLEMS = {
     "[executor]\nprice_out = 1000000.000001\n": r"line 2: executor\.price_out: a price is at most 1000000 credits",
     "[executor]\nprice_in = nan\n": r"an amount",
     '[executor]\nprice_in = "much"\n': r"'much' is no amount",
+    '[executor]\nmemory_budget = "12 apples"\n': r"line 2: executor\.memory_budget: a size is",
+    "[executor]\nmemory_budget = 12\n": r"executor\.memory_budget: Input should be greater",
+    '[[executor.models]]\nname = "a"\nload = "never"\n': r"'start' or 'first-use'",
     "[executor]\nenabled = true\n": r'set \[node\] jurisdiction = "DE"',
     '[executor]\nenabled = true\n[node]\njurisdiction = "DE"\n': r"needs a model",
     '[[executor.models]]\nname = "a"\npath = "a.gguf"\nbundled = "a"\n': r"model a: give path or bundled, not both",

@@ -22,7 +22,7 @@ from ryvion_node.library.adding import (
     remove_model,
 )
 from ryvion_node.library.constants import MAX_MODELS
-from ryvion_node.library.lookup import Library, NotAtHand
+from ryvion_node.library.lookup import Library, NotAtHand, TemplateNotUsable
 from ryvion_node.library.manifest import (
     Manifest,
     ManifestBusy,
@@ -115,6 +115,19 @@ def test_a_model_can_be_sold_under_another_name(paths: Paths, own: Path, tmp_pat
     file.write_text('[[executor.models]]\nname = "theirs"\nbundled = "own"\n')
     (spec,) = Library(paths).specs(load_config(file))
     assert (spec.name, spec.path) == ("theirs", own)
+
+
+def test_a_template_is_pinned_when_the_node_starts(paths: Paths, tmp_path: Path) -> None:
+    file, template = tmp_path / "config.toml", tmp_path / "own.jinja"
+    file.write_text('[[executor.models]]\nname = "ryvion-tiny"\ntemplate = "own.jinja"\nload = "first-use"\n')
+    with pytest.raises(TemplateNotUsable, match="leave it away"):
+        Library(paths).specs(load_config(file))
+    template.write_text("{{ messages }}")
+    (spec,) = Library(paths).specs(load_config(file))
+    assert (spec.template, spec.template_digest, spec.load) == (template, sha256(template), "first-use")
+    template.write_bytes(b" " * 2_000_000)
+    with pytest.raises(TemplateNotUsable, match="larger than"):
+        Library(paths).specs(load_config(file))
 
 
 @pytest.mark.parametrize(("name", "mend"), [("phi-4", "models pull phi-4"), ("nothing", "--serve NAME=")])
