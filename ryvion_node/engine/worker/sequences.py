@@ -48,8 +48,7 @@ class Sequences:
         empty = [sequence for sequence, held in self._free.items() if not held.tokens]
         sequence = max(common, key=lambda each: common[each], default=-1)
         kept = common.get(sequence, 0)
-        # A few common tokens at the beginning are not worth a whole conversation.
-        if not kept or (empty and kept < len(self._free[sequence].tokens) - kept):
+        if not kept or (empty and self._is_poor(sequence, kept, len(prompt))):
             sequence, kept = (self._beside(empty) if empty else next(iter(self._free))), 0
         del self._free[sequence]
         return sequence, kept
@@ -59,6 +58,10 @@ class Sequences:
         kept = bool(owner and tokens)
         self._free[sequence] = Held(owner, tokens) if kept else NOTHING
         return kept
+
+    def _is_poor(self, sequence: int, kept: int, prompt_tokens: int) -> bool:
+        """A few common tokens at the beginning are not worth a long conversation that may go on."""
+        return kept < prompt_tokens / 2 and kept < len(self._free[sequence].tokens) - kept
 
     def _beside(self, empty: list[int]) -> int:
         """The lowest empty one next to those in use: steps without gaps cost least."""

@@ -45,6 +45,24 @@ def test_a_long_prompt_does_not_stop_the_others(bench: Bench) -> None:
     assert len(bench.tokens(short)) == before + turns
 
 
+def test_jobs_that_come_together_begin_together(bench: Bench) -> None:
+    decoder = bench.decoder(prompt_s=0.005)
+    jobs = [bench.job("word " * 6) for _ in range(SLOTS)]
+    for job in jobs:
+        decoder.post(job)
+    while not all(bench.tokens(job) for job in jobs):
+        decoder.turn()
+        assert all(len(bench.tokens(job)) <= 1 for job in jobs)
+    decoder.turn()
+    assert [len(bench.tokens(job)) for job in jobs] == [2] * SLOTS
+    late = bench.job("word " * 6)
+    decoder.post(Cancel(jobs[0].number))
+    decoder.post(late)
+    decoder.turn()
+    # Those that run wait for nobody.
+    assert [len(bench.tokens(job)) for job in jobs[1:]] == [3] * (SLOTS - 1)
+
+
 def test_below_the_break_even_jobs_take_turns(bench: Bench) -> None:
     decoder = bench.decoder(step_s={1: 1.0, 2: 3.0, 3: 9.0, 4: 27.0})
     jobs = [bench.job("Hi") for _ in range(3)]

@@ -148,10 +148,18 @@ def test_a_short_match_does_not_cost_a_conversation_while_there_is_room() -> Non
     sequences = Sequences(2)
     sequence, _ = sequences.take(ALICE, [1])
     sequences.give_back(sequence, ALICE, list(range(100)))
-    other, kept = sequences.take(ALICE, [0, 1, 2, 900, 901])
+    prompt = [0, 1, 2, *range(900, 910)]
+    other, kept = sequences.take(ALICE, prompt)
     assert (other != sequence, kept) == (True, 0)
     sequences.give_back(other, BOB, [5])
-    assert sequences.take(ALICE, [0, 1, 2, 900, 901]) == (sequence, 3)
+    assert sequences.take(ALICE, prompt) == (sequence, 3)
+
+
+def test_most_of_a_prompt_is_worth_it() -> None:
+    sequences = Sequences(2)
+    sequence, _ = sequences.take(ALICE, [1])
+    sequences.give_back(sequence, ALICE, list(range(100)))
+    assert sequences.take(ALICE, [0, 1, 2, 3, 900]) == (sequence, 4)
 
 
 OWNERS = st.sampled_from([b"", ALICE, BOB])
