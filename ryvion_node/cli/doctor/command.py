@@ -22,8 +22,8 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 def doctor(paths: Paths, as_json: bool) -> None:
     """Look for what is wrong with this computer and this node: one line each, with the mend.
 
-    Looks at Python, compiler, engine, GPU devices, clock, configuration, key permissions, ledger, ports and bootstrap
-    nodes. Changes nothing; a node may run meanwhile. Exits 1 when anything fails; warnings do not count.
+    Looks at Python, compiler, engine, GPU devices, clock, configuration, key permissions, ledger, ports, bootstrap
+    nodes and the engines of others that are sold from. Changes nothing; a node may run meanwhile. Exits 1 when anything fails; warnings do not count.
     """
     findings: list[Finding] = []
     for finding in examine(paths):
@@ -40,6 +40,7 @@ def doctor(paths: Paths, as_json: bool) -> None:
 
 def examine(paths: Paths) -> Iterator[Finding]:
     """Every finding, as soon as it is known."""
+    from ryvion_node.cli.doctor.engines import examine_engines
     from ryvion_node.cli.doctor.machine import examine_machine
     from ryvion_node.cli.doctor.node import examine_config, examine_node
 
@@ -48,6 +49,7 @@ def examine(paths: Paths) -> Iterator[Finding]:
     yield about_config
     if config is not None:
         yield from examine_node(paths, config)
+        yield from examine_engines(config)
 
 
 def _print(finding: Finding) -> None:
