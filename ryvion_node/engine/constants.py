@@ -24,6 +24,8 @@ MAX_TEMPLATE_CHARS: Final = 256 * 1024
 """Chat templates in the wild reach 40 kB."""
 MAX_RENDERED_CHARS: Final = 1024 * 1024
 """Of the template's own text in one prompt; the contents are capped by the request frame."""
+TEMPLATE_S: Final = 5.0
+"""For rendering one prompt. The largest that fits a request takes a tenth of a second; other jobs wait meanwhile."""
 MAX_MARKED_CHARS: Final = 2 * 1024 * 1024
 """Of all that stands for tools and calls while a template is rendered, and of the prompt that comes out: eight times
 what a request may hold, since templates repeat tools."""

@@ -14,12 +14,14 @@ from typing import Any, Final, NoReturn
 
 import jinja2
 from jinja2 import nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from ryvion_node.engine.constants import MAX_MARKED_CHARS, MAX_RENDERED_CHARS, MAX_TEMPLATE_CHARS
+from ryvion_node.engine.constants import MAX_MARKED_CHARS, MAX_RENDERED_CHARS, MAX_TEMPLATE_CHARS, TEMPLATE_S
 from ryvion_node.engine.wire import WireCall, WireTurn
+from ryvion_node.engine.worker.deadline import TookTooLong, within
 from ryvion_node.engine.worker.marks import Marks, MarksExhausted
 from ryvion_node.engine.worker.speech.tools import NO_OFFER, Offer, call_arguments, short_id
 
@@ -32,6 +34,10 @@ _PROBED_ID: Final = "call_0123456789"
 
 class TemplateRefused(Exception):
     """The template cannot render these turns, or not in a way that keeps contents apart."""
+
+
+class TemplateEndless(TemplateRefused):
+    """The template was stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +55,7 @@ class ChatTemplate:
         """Raises TemplateRefused if it is no valid template."""
         if len(source) > MAX_TEMPLATE_CHARS:
             raise TemplateRefused(f"the chat template has {len(source)} characters, limit {MAX_TEMPLATE_CHARS}")
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
-        )
+        environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation])
         environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
         environment.filters["tojson"] = self._to_json
         try:
@@ -100,6 +104,8 @@ class ChatTemplate:
         """The contents in the prompt; empty when it refuses."""
         try:
             return "".join(part.text for part in self.segments(turns, offer) if part.is_content)
+        except TemplateEndless:
+            raise
         except TemplateRefused:
             return ""
 
@@ -133,21 +139,26 @@ class ChatTemplate:
         return short_id(call_id) if self._short_ids else call_id
 
     def _render(self, marks: Marks, messages: list[dict[str, Any]], offer: Offer) -> str:
-        parts: list[str] = []
-        size = 0
         names: dict[str, Any] = {**self._names, "messages": messages, "tools": _described(marks, offer)}
         try:
-            for part in self._template.generate(add_generation_prompt=True, **names):
-                parts.append(part)
-                size += len(part)
-                if size > MAX_RENDERED_CHARS:
-                    raise TemplateRefused("the chat template renders too much text")
+            return within(TEMPLATE_S, lambda: self._generate(names))
         except (TemplateRefused, MarksExhausted):
             raise
+        except TookTooLong:
+            raise TemplateEndless(f"the chat template does not come to an end within {TEMPLATE_S:g} s") from None
         except jinja2.TemplateError as exc:
             raise TemplateRefused(f"the chat template refuses these messages: {exc.message}") from exc
         except Exception as exc:  # a template is a program: it may raise anything
             raise TemplateRefused(f"the chat template fails on these messages: {type(exc).__name__}") from exc
+
+    def _generate(self, names: dict[str, Any]) -> str:
+        parts: list[str] = []
+        size = 0
+        for part in self._template.generate(add_generation_prompt=True, **names):
+            parts.append(part)
+            size += len(part)
+            if size > MAX_RENDERED_CHARS:
+                raise TemplateRefused("the chat template renders too much text")
         return "".join(parts)
 
     def _to_json(
@@ -182,6 +193,26 @@ class ChatTemplate:
         if any(marks.left_in(segment.text) for segment in segments if not segment.is_content):
             raise TemplateRefused("the chat template alters a name, a tool or a call")
         return segments
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Refuses sums that could keep one machine instruction busy for hours, where no deadline reaches it."""
+
+    intercepted_binops = frozenset(("**", "*"))
+
+    def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**" or (
+            isinstance(left, int) and isinstance(right, int) and (left | right) >> 64 not in (0, -1)
+        ):
+            raise SecurityError("such numbers are too large")
+        for times, text in ((left, right), (right, left)):
+            if (
+                isinstance(times, int)
+                and isinstance(text, str | list | tuple)
+                and times * len(text) > MAX_RENDERED_CHARS
+            ):
+                raise SecurityError("such texts are too long")
+        return super().call_binop(context, operator, left, right)
 
 
 class _Generation(Extension):
