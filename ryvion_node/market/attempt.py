@@ -212,9 +212,9 @@ class Attempt:
         return self._outcome(finished.message, receipt.message, envelope, envelope.message, checks, ended_at)
 
     async def _own_completion_units(self) -> int | None:
-        """Our own canonical count of what came; None without the tokenizer."""
+        """Our own canonical count of what came; None without the tokenizer, or where the executor counts otherwise."""
         digest = self.bid.quote.digest
-        if not self._desk.counter.knows(digest):
+        if not self._desk.counter.knows(digest) or "counted" not in self.bid.eligible.model.features:
             return None
         try:
             return await self._desk.counter.count_texts(digest, self._result.billable_texts())

@@ -21,7 +21,7 @@ from ryvion_node.market.constants import (
     TOOLS_OVERHEAD_TOKENS,
 )
 from ryvion_node.market.interface import ChatOrder
-from ryvion_node.market.selection import PromptLength
+from ryvion_node.market.selection import PromptLengths
 from ryvion_protocol.messages import Offer
 from ryvion_protocol.schema import NodeKey
 
@@ -75,20 +75,17 @@ class TradingFloor:
     def cooling(self) -> frozenset[NodeKey]:
         return self._cooldowns.active(trio.current_time())
 
-    async def prompt_lengths(self, order: ChatOrder, offers: Sequence[Offer]) -> dict[bytes, PromptLength]:
-        """The prompt's length by model digest: counted where we hold the tokenizer, else at most one token per byte."""
+    async def prompt_lengths(self, order: ChatOrder, offers: Sequence[Offer]) -> PromptLengths:
+        """The prompt's length: counted where we hold the tokenizer, else at most one token per byte."""
         turns, tools = turns_of(order.messages), tools_of(order.tools)
-        bound = _most_tokens(order)
-        lengths: dict[bytes, PromptLength] = {}
+        counts: dict[bytes, int] = {}
         for digest in {m.digest for offer in offers for m in offer.models if m.name == order.model}:
-            lengths[digest] = PromptLength(bound, counted=False)
             if self.desk.counter.knows(digest):
                 try:
-                    counted = await self.desk.counter.count_prompt(digest, turns, tools)
-                    lengths[digest] = PromptLength(counted, counted=True)
+                    counts[digest] = await self.desk.counter.count_prompt(digest, turns, tools)
                 except EngineError as exc:
                     log_event(log, "prompt_not_counted", code=exc.code)
-        return lengths
+        return PromptLengths(_most_tokens(order), counts)
 
 
 def _most_tokens(order: ChatOrder) -> int:

@@ -34,6 +34,19 @@ class PromptLength:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptLengths:
+    """One prompt on all models: an upper bound, and our own counts by model digest."""
+
+    bound: int
+    counts: Mapping[bytes, int]
+
+    def on(self, model: ModelOffer) -> PromptLength:
+        """Our count stands only where the executor promises to count alike (spec 03, `counted`)."""
+        count = self.counts.get(model.digest) if "counted" in model.features else None
+        return PromptLength(self.bound if count is None else count, counted=count is not None)
+
+
+@dataclass(frozen=True, slots=True)
 class Eligible:
     """An offer that passed every hard limit, with the model entry that fits and the prompt's length on it."""
 
@@ -96,10 +109,10 @@ def shortlist(
     offers: Sequence[Offer],
     order: ChatOrder,
     own_key: NodeKey,
-    prompts: Mapping[bytes, PromptLength],
+    prompts: PromptLengths,
     digest: bytes | None = None,
 ) -> Shortlist:
-    """Apply the hard limits. `prompts`: length of the prompt by model digest; `digest`: the only file that counts."""
+    """Apply the hard limits. `digest`: the only file that counts."""
     needed = needed_features(order)
     eligible: list[Eligible] = []
     filtered: list[Candidate] = []
@@ -107,7 +120,7 @@ def shortlist(
         model = next((m for m in offer.models if m.name == order.model and m.kind == CHAT), None)
         if offer.node_key == own_key or model is None:
             continue
-        prompt = prompts[model.digest]
+        prompt = prompts.on(model)
         reason = _falls_out(offer, model, order, prompt, digest) or _lacks(model, needed)
         if reason is None:
             eligible.append(Eligible(offer, model, prompt))

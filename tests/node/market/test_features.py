@@ -291,6 +291,15 @@ async def test_tools_count_as_prompt_with_and_without_the_tokenizer() -> None:
             assert bought.outcome.prompt_tokens == 4 + 2 + 5 + 2
 
 
+async def test_executor_that_does_not_promise_to_count_alike_is_held_to_a_bound() -> None:
+    remote = fake_model("tiny", features=("tools",))
+    async with marketplace(SellerPlan(1, model=remote), counter_extra=1) as market:
+        bought = await buy(market)
+        assert bought.outcome is not None
+        assert bought.outcome.accepted
+        assert {check.name for check in bought.outcome.checks if check.outcome == "bounded"} == {"units_counted"}
+
+
 def test_words_of_a_later_version_are_refused_not_dropped() -> None:
     wanted = order(seed=1)
     offer = JobOffer(

@@ -9,6 +9,7 @@ from ryvion_node.market.selection import (
     Bid,
     Eligible,
     PromptLength,
+    PromptLengths,
     ask_order,
     choose,
     explain_bids,
@@ -92,14 +93,14 @@ def test_cooling_and_full_executors_are_asked_last() -> None:
 
 def test_own_offer_is_never_a_candidate() -> None:
     mine = eligible(1)
-    short = shortlist([mine.offer], order(), mine.key, {DIGEST: PromptLength(10, counted=True)})
+    short = shortlist([mine.offer], order(), mine.key, PromptLengths(10, {}))
     assert short.eligible == ()
     assert short.filtered == ()
 
 
 def test_uncounted_prompt_is_not_taken_for_its_upper_bound() -> None:
     e = eligible(1)
-    prompts = {DIGEST: PromptLength(2_000, counted=False)}
+    prompts = PromptLengths(2_000, {})
     short = shortlist([e.offer], order(), NodeKey(bytes(32)), prompts)
     assert len(short.eligible) == 1
     assert short.eligible[0].prompt_limit == 511
