@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,7 +130,9 @@ def _embedding(path: Path, start: Start, pipes: Pipes, log: Log, model: Model, i
 
 def _limit_memory(shape: ModelShape, start: Start) -> None:
     taken = estimate(shape, slots=start.slots, context_tokens=context_of(shape, start.context_tokens or None))
-    limit_memory(address_space_bytes(taken, shape, start.threads or compute_threads()))
+    # One set of threads computes; the grammar engine may start another.
+    threads = (start.threads or compute_threads()) + (os.cpu_count() or 1)
+    limit_memory(address_space_bytes(taken, shape, threads))
 
 
 def _template(start: Start) -> str | None:
@@ -162,7 +165,7 @@ def _identify(path: Path, start: Start, pipes: Pipes) -> tuple[bytes, FileState]
     if start.expected_digest not in (b"", digest):
         raise GgufError(
             f"{path}: its SHA-256 is {digest.hex()}, expected {start.expected_digest.hex()}: "
-            "fetch the file again, or correct the digest in the configuration"
+            "fetch the file again, correct the digest in the configuration, or restart the node if you replaced the file"
         )
     return digest, state
 
