@@ -265,7 +265,7 @@ def _usage(told: object) -> Usage | None:
     if prompt is None or completion is None:
         return None
     written = told.get("completion_tokens_details")
-    thought = _count(written.get("reasoning_tokens")) if isinstance(written, dict) else None
+    thought = _count((written if isinstance(written, dict) else told).get("reasoning_tokens"))
     return Usage(prompt, completion, min(thought or 0, completion))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ryvion_node.engine.interface import TokenCounter, ToolUse, Turn
 from ryvion_node.engine.remote.dialect import prompt_body
 from ryvion_node.engine.remote.faults import failure, refusal
 from ryvion_node.engine.remote.http import HttpServer, ServerLost, ServerSlow
+from ryvion_node.engine.remote.spec import Flavour
 from ryvion_node.engine.remote.sse import Garbled
 
 
@@ -32,6 +33,17 @@ class OwnMeter:
 
     async def texts(self, texts: Sequence[str]) -> int:
         return await self._counter.count_texts(self._digest, texts)
+
+
+def servers_meter(flavour: Flavour, server: HttpServer, model: str, served_as: str) -> Meter | None:
+    """The server's own counting, where its kind has any; older ones and gateways may refuse it."""
+    match flavour:
+        case "llama-server":
+            return LlamaServerMeter(server, model, served_as)
+        case "vllm" | "sglang":
+            return TokenizeMeter(flavour, server, model, served_as)
+        case _:
+            return None
 
 
 class LlamaServerMeter:
@@ -61,16 +73,17 @@ class LlamaServerMeter:
         return len(told)
 
 
-class VllmMeter:
-    """By vLLM, which counts a conversation as it would read it."""
+class TokenizeMeter:
+    """By vLLM or SGLang, which count a conversation as they would read it."""
 
-    def __init__(self, server: HttpServer, model: str, served_as: str) -> None:
+    def __init__(self, flavour: Literal["vllm", "sglang"], server: HttpServer, model: str, served_as: str) -> None:
+        self._flavour: Literal["vllm", "sglang"] = flavour
         self._server = server
         self._model = model
         self._served_as = served_as
 
     async def prompt(self, turns: Sequence[Turn], tools: ToolUse) -> int:
-        return await self._tokens(prompt_body("vllm", self._served_as, turns, tools))
+        return await self._tokens(prompt_body(self._flavour, self._served_as, turns, tools))
 
     async def texts(self, texts: Sequence[str]) -> int:
         asked = {"model": self._served_as, "add_special_tokens": False}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from typing import Final
 
 import trio
 
@@ -24,7 +23,7 @@ from ryvion_node.engine.remote.dialect import needed
 from ryvion_node.engine.remote.faults import told_by
 from ryvion_node.engine.remote.http import HttpServer, ServerLost, ServerRefused, ServerSlow
 from ryvion_node.engine.remote.job import Backend, job_events
-from ryvion_node.engine.remote.meter import LlamaServerMeter, Meter, OwnMeter, VllmMeter
+from ryvion_node.engine.remote.meter import Meter, OwnMeter, servers_meter
 from ryvion_node.engine.remote.probe import (
     Listed,
     Speed,
@@ -49,11 +48,6 @@ _DOUBTFUL = ("worker_crashed", "worker_stalled", "model_broken")
 
 _AWAY = ("busy", "worker_crashed", "worker_stalled")
 """Errors of a question that say nothing about what the server can do."""
-
-_SERVERS_METERS: Final[Mapping[Flavour, Callable[[HttpServer, str, str], Meter]]] = {
-    "llama-server": LlamaServerMeter,
-    "vllm": VllmMeter,
-}
 
 
 class RemoteModel:
@@ -207,10 +201,9 @@ class RemoteModel:
         """Our own, or the server's when it lets us: a gateway may pass nothing but /v1 on. Raises EngineError."""
         if self._counter is not None:
             return OwnMeter(self._counter, self._spec.name.encode())
-        make = _SERVERS_METERS.get(flavour)
-        if make is None:
+        meter = servers_meter(flavour, self._server, self._spec.name, served_as)
+        if meter is None:
             return None
-        meter = make(self._server, self._spec.name, served_as)
         try:
             await meter.texts(["Hello"])
             await meter.prompt([Turn("user", "Hello")], NO_TOOLS)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 from engine_support import collect, failure, text_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_server import DONE, Body, Play, ScriptedServer, Step, chunk, event, refused, said, serving, usage
 
@@ -259,6 +259,7 @@ async def test_refusal_is_a_typed_error_without_the_servers_words(number: int) -
     assert "secret" not in str(error)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=12))
 def test_any_bytes_are_events_or_garbled(parts: list[bytes]) -> None:
     whole, split = EventStream(), EventStream()
@@ -286,6 +287,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(JSON, max_size=6))
 def test_any_chunks_are_pieces_or_typed_faults(chunks: list[object]) -> None:
     answer = Answer(8, 1)
@@ -298,6 +300,7 @@ def test_any_chunks_are_pieces_or_typed_faults(chunks: list[object]) -> None:
     raise AssertionError("an answer without [DONE] ended well")
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(1, 5))
 def test_characters_are_whole_however_a_server_cuts_them(text: str, width: int) -> None:
     units = text.encode("utf-16-le", "surrogatepass")
