@@ -175,7 +175,7 @@ class Decoder:
         jobs = [job for job in self._jobs.values() if not job.waiting]
         reading = [job for job in jobs if job.next_token is None]
         ready = [job for job in jobs if job.next_token is not None and job.credit > 0]
-        if self._gathers(reading):
+        if self._gathers([job for job in reading if job.scoring is None]):
             ready = []
         if not reading and not ready:
             return
