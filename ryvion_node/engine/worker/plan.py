@@ -107,17 +107,22 @@ class Gathering:
 
 
 def share_rows(rows: int, left: Sequence[int], passed_over: Sequence[int]) -> list[int]:
-    """Rows of this step for each waiting prompt.
+    """Rows of this step for each waiting prompt: none, or as many as each other that is served.
 
     The shortest goes first, but a prompt's rank improves by each row that went to others while it waited, so a long
-    one takes at most about twice its time. What the first leaves goes to others that are completed by it: pieces of
-    different lengths are passes of their own.
+    one takes at most about twice its time. As many are served, in this order, as use the most rows: pieces of equal
+    length are one pass over the weights.
     """
+    order = sorted(range(len(left)), key=lambda index: left[index] - passed_over[index])
+    share = served = 0
+    shortest = rows
+    for count, index in enumerate(order, 1):
+        shortest = min(shortest, left[index])
+        if (equal := min(shortest, rows // count)) * count > share * served:
+            share, served = equal, count
     shares = [0] * len(left)
-    for place, index in enumerate(sorted(range(len(left)), key=lambda i: left[i] - passed_over[i])):
-        if left[index] <= rows or not place:
-            shares[index] = min(left[index], rows)
-            rows -= shares[index]
+    for index in order[:served]:
+        shares[index] = share
     return shares
 
 

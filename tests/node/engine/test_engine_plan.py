@@ -115,15 +115,22 @@ def test_jobs_that_come_together_wait_for_short_prompts_for_a_while() -> None:
 
 
 @given(st.integers(0, 300), st.lists(st.tuples(st.integers(1, 500), st.integers(0, 500)), max_size=8))
-def test_a_step_reads_whole_prompts_or_one_piece(rows: int, waiting: list[tuple[int, int]]) -> None:
+def test_prompts_share_a_step_in_equal_pieces(rows: int, waiting: list[tuple[int, int]]) -> None:
     left = [tokens for tokens, _ in waiting]
     shares = share_rows(rows, left, [passed for _, passed in waiting])
     assert sum(shares) <= rows
-    pieces = [(share, tokens) for share, tokens in zip(shares, left, strict=True) if 0 < share < tokens]
-    assert len(pieces) <= 1
-    # What is left over completes none of the others.
-    room = rows - sum(shares)
-    assert all(tokens > room for share, tokens in zip(shares, left, strict=True) if not share)
+    assert all(share <= tokens for share, tokens in zip(shares, left, strict=True))
+    assert len(set(shares) - {0}) <= 1
+    if left and rows:
+        first = min(range(len(left)), key=lambda index: left[index] - waiting[index][1])
+        assert shares[first]
+        assert sum(shares) >= min(rows, left[first])
+
+
+def test_a_step_serves_as_many_prompts_as_fill_it() -> None:
+    assert share_rows(38, [31, 31, 31], [0, 0, 0]) == [19, 19, 0]
+    assert share_rows(512, [31, 40, 35], [0, 0, 0]) == [31, 31, 31]
+    assert share_rows(38, [500, 600], [0, 0]) == [38, 0]
 
 
 def test_a_long_prompt_is_overtaken_for_a_limited_time() -> None:
