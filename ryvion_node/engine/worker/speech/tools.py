@@ -110,16 +110,16 @@ def _tool(name: str, description: str, parameters: str) -> Tool:
 
 def _depth_fits(value: object) -> bool:
     level: list[object] = [value]
-    for _depth in range(MAX_JSON_DEPTH + 1):
-        if not level:
-            return True
+    for _depth in range(MAX_JSON_DEPTH):
         level = [
             item
             for held in level
-            if isinstance(held, dict | list)
-            for item in (held.values() if isinstance(held, dict) else held)
+            for item in (held.values() if isinstance(held, dict) else held if isinstance(held, list) else ())
+            if isinstance(item, dict | list)
         ]
-    return not level
+        if not level:
+            return True
+    return False
 
 
 def _no_number(text: str) -> object:
