@@ -9,6 +9,7 @@ from ryvion_node.config import NodeConfig, RemoteModelSection
 from ryvion_node.engine.remote.dialect import STATABLE
 from ryvion_node.engine.remote.spec import RemoteSpec, parse_url
 from ryvion_node.errors import EXIT_CONFIG, OperatorError
+from ryvion_protocol.schema import as_label
 
 
 class RemoteNotUsable(OperatorError):
@@ -48,7 +49,7 @@ def _spec(model: RemoteModelSection, tokenizers: Mapping[bytes, Path]) -> Remote
         flavour=model.flavour,
         context_tokens=model.context_tokens,
         slots=model.slots,
-        quantisation=model.quantisation,
+        quantisation=as_label(model.quantisation),
         digest=model.digest,
         tokenizer=tokenizer,
         features=features,

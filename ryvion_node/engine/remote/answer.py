@@ -276,8 +276,8 @@ def _count(value: object) -> int | None:
 
 def _alternative(entry: _Object) -> Alternative:
     raw, logprob = entry.get("bytes"), entry.get("logprob")
-    if not isinstance(logprob, int | float) or isinstance(logprob, bool):
-        raise Garbled("a log-probability is no number")
+    if isinstance(logprob, bool) or not isinstance(logprob, int | float) or not abs(logprob) < limits.MAX_LOGPROB:
+        raise Garbled("a log-probability is no number, or none that can be")
     if isinstance(raw, list) and all(isinstance(byte, int) and 0 <= byte <= 255 for byte in raw):
         piece = bytes(raw)
     else:

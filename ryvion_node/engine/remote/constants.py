@@ -36,6 +36,8 @@ MAX_CALL_ID_BYTES: Final = 64
 MAX_CALL_NAME_CHARS: Final = 64
 MAX_PIECE_BYTES: Final = 256
 """Of a token in log-probabilities; the protocol carries no more."""
+MAX_LOGPROB: Final = 100_000
+"""Engines write -9999 for impossible tokens; numbers beyond this are a fault."""
 MAX_MODELS_LISTED: Final = 10_000
 """Entries of a server's model list that are looked through."""
 

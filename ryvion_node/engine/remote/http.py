@@ -78,10 +78,15 @@ class HttpServer:
     def __init__(self, address: ServerAddress, key: str, *, connect_s: float, answer_s: float) -> None:
         """`connect_s`: until a connection stands; `answer_s`: for a whole reply to a question."""
         self.address = address
+        self._key = key
         self._authorization = [("authorization", f"Bearer {key}")] if key else []
         self._connect_s = connect_s
         self._answer_s = answer_s
         self._tls = ssl.create_default_context() if address.scheme == "https" else None
+
+    def without_key(self, text: str) -> str:
+        """A text of the server's for its owner: some repeat the key that they refuse."""
+        return text.replace(self._key, "...") if self._key else text
 
     async def ask(self, method: Literal["GET", "POST"], path: str, body: object = None) -> tuple[int, object]:
         """Status and parsed JSON of a short question; None where the body is no JSON. Raises ServerLost or ServerSlow."""

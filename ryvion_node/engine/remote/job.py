@@ -50,7 +50,7 @@ async def job_events(backend: Backend, request: GenerationRequest) -> AsyncGener
         async with completion(backend.server, body, request.max_tokens, backend.timing) as events:
             if backend.meter is None:
                 yield PromptRead(room, is_exact=False)
-            while not answer.done and (data := await events.next()) is not None:
+            while not answer.done and (data := await events.next(has_begun=answer.chunks > 0)) is not None:
                 if (piece := answer.add(data)) is not None:
                     yield piece
         reason = answer.end()

@@ -66,7 +66,7 @@ async def find_model(server: HttpServer, spec: RemoteSpec) -> Listed:
     """Is the model there? Raises Unusable, ServerLost or ServerSlow."""
     status, told = await server.ask("GET", "/v1/models")
     if status in (401, 403):
-        raise Unusable(f"its server refuses the key (HTTP {status}): check key_file or key_env")
+        raise Unusable(f"its server refuses the key: check key_file or key_env (HTTP {status})")
     if status >= 500:
         raise ServerLost(f"its server answers HTTP {status}")
     entries = told.get("data") if isinstance(told, dict) else None
@@ -158,7 +158,7 @@ async def _run(backend: Backend, request: GenerationRequest) -> _Ran:
     chances = 0
     try:
         async with completion(backend.server, body, request.max_tokens, backend.timing) as events:
-            while not answer.done and (data := await events.next()) is not None:
+            while not answer.done and (data := await events.next(has_begun=answer.chunks > 0)) is not None:
                 piece = answer.add(data)
                 if isinstance(piece, Piece):
                     last_s = trio.current_time() - begun_at

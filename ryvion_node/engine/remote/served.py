@@ -152,7 +152,11 @@ class RemoteModel:
         except (ServerLost, ServerSlow) as exc:
             self._set("restarting", f"its server is away: {exc}")
         except ServerRefused as exc:
-            self._set("restarting", f"its server refuses a job that was only to try it: {told_by(exc)}")
+            told = self._server.without_key(told_by(exc))
+            if exc.status in (401, 403):
+                self._set("broken", f"its server refuses the key: check key_file or key_env ({told})")
+            else:
+                self._set("restarting", f"its server refuses a job that was only to try it ({told})")
         except EngineError as exc:
             self._set("restarting" if exc.code in _AWAY else "broken", f"its tokens cannot be counted: {exc}")
 

@@ -36,19 +36,20 @@ class Completion:
         self._timing = timing
         self._events = EventStream()
         self._left_bytes = limits.STREAM_BASE_BYTES + limits.STREAM_BYTES_PER_TOKEN * max_tokens
-        self._has_begun = False
         self._is_over = False
 
-    async def next(self) -> str | None:
-        """The next event's data, or None at the end of the stream. Raises Garbled, ServerLost or ServerSlow."""
-        within_s = self._timing.gap_s if self._has_begun else self._timing.first_s
+    async def next(self, *, has_begun: bool) -> str | None:
+        """The next event's data, or None at the end of the stream; `has_begun`: something was generated already.
+
+        Raises Garbled, ServerLost or ServerSlow.
+        """
+        within_s = self._timing.gap_s if has_begun else self._timing.first_s
         try:
             with trio.fail_after(within_s):
                 while (event := self._events.take()) is None and not self._is_over:
                     await self._read()
         except trio.TooSlowError:
             raise ServerSlow(f"its stream was silent for {within_s:g} s") from None
-        self._has_begun = True
         return event
 
     async def _read(self) -> None:

@@ -13,14 +13,15 @@ import h11
 import trio
 
 Body = dict[str, Any]
-Step = bytes | Literal["stall", "hang up"]
+Step = bytes | Literal["stall", "wait", "hang up"]
+WAIT_S: Final = 0.5
 
 DONE: Final = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """A reply: its body in steps, each sent by itself; `stall` waits for ever, `hang up` cuts the connection."""
+    """A reply: its body in steps, each sent by itself; `stall` waits for ever, `wait` for WAIT_S, `hang up` cuts the connection."""
 
     steps: Sequence[Step]
     status: int = 200
@@ -194,6 +195,8 @@ async def _play(server: ScriptedServer, stream: trio.SocketStream, play: Play) -
             match step:
                 case "stall":
                     await _until_dropped(stream)
+                case "wait":
+                    await trio.sleep(WAIT_S)
                 case "hang up":
                     return
                 case bytes():

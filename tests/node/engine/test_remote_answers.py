@@ -162,6 +162,14 @@ async def test_ollamas_calls_without_index_or_id_get_both() -> None:
     assert "tool_choice" not in server.jobs()[0]
 
 
+def _chance(logprob: str) -> bytes:
+    return event(
+        '{"choices": [{"delta": {"content": "x"}, "logprobs": {"content": [{"token": "x", "logprob": LOGPROB}]}}]}'.replace(
+            "LOGPROB", logprob
+        )
+    )
+
+
 HI = chunk({"content": "Hi"})
 END = [chunk(finish="stop"), usage(7, 1), DONE]
 MISBEHAVIOUR: dict[str, tuple[Sequence[Step], EngineErrorCode]] = {
@@ -179,6 +187,8 @@ MISBEHAVIOUR: dict[str, tuple[Sequence[Step], EngineErrorCode]] = {
     "an endless line": ([b"data: " + b"x" * 2_000_000], "worker_crashed"),
     "an endless event": ([b"data: x\n" * 300_000], "worker_crashed"),
     "an endless answer": ([chunk({"content": "x" * 30_000}), *END], "worker_crashed"),
+    "an impossible probability": ([_chance("1e999"), *END], "worker_crashed"),
+    "an enormous probability": ([_chance("-" + "9" * 400), *END], "worker_crashed"),
     "silence": ([HI, "stall"], "worker_stalled"),
     "silence with comments": ([HI, b": ping\n\n", "stall"], "worker_stalled"),
     "two choices": ([event({"choices": [{"delta": {}}, {"delta": {}}]}), *END], "worker_crashed"),
@@ -203,7 +213,7 @@ async def test_misbehaviour_is_a_typed_error(name: str) -> None:
     steps, code = MISBEHAVIOUR[name]
     async with serving(sglang(Play(steps))) as server, remote(server) as engine:
         with trio.fail_after(5):
-            error = await failure(engine, replace(GO, tools=ToolUse((Tool("look", "", ""),))))
+            error = await failure(engine, replace(GO, tools=ToolUse((Tool("look", "", ""),)), logprobs=1))
     assert error.code == code
     assert "127.0.0.1" not in str(error)
 

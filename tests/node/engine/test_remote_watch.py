@@ -250,6 +250,24 @@ async def test_key_goes_to_its_server_and_nowhere_else(tmp_path: Path, caplog: p
     assert "check key_file" in engine.status()[0].reason
 
 
+async def test_key_that_a_server_repeats_when_a_job_is_tried_stays_out_of_the_reason(tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.touch(0o600)
+    key_file.write_text("sk-very-secret")
+    for status, state in ((401, "broken"), (400, "restarting")):
+        server = sglang(said("x"), trial=lambda _, status=status: refused(status, "no: sk-very-secret is bad"))
+        async with serving(server), remote(server, key_file=key_file) as engine:
+            (told,) = engine.status()
+        assert (told.state, "is bad" in told.reason, "secret" in told.reason) == (state, True, False)
+
+
+async def test_long_prompt_may_take_its_time_before_the_first_piece() -> None:
+    first = chunk({"role": "assistant", "content": ""})
+    server = sglang(Play([first, "wait", chunk({"content": "Hi"}), chunk(finish="stop"), usage(7, 1), DONE]))
+    async with serving(server), remote(server) as engine:
+        assert text_of(await collect(engine, GO)) == "Hi"
+
+
 def test_key_must_be_there_private_and_one_line(tmp_path: Path) -> None:
     spec = RemoteSpec("m", "http://127.0.0.1:1", key_env="SOME_KEY")
     assert load_key(spec, {"SOME_KEY": " abc \nrest"}) == "abc"
