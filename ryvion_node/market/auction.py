@@ -36,7 +36,8 @@ class Auction:
             self._rounds += 1
             asked, self._queue = self._queue[: self._floor.quote_peers], self._queue[self._floor.quote_peers :]
             result = await self._floor.bidding.hold_round(asked, self._order, os.urandom(16))
-            self._lines += result.lines
+            again = {eligible.key for eligible in asked}
+            self._lines = [line for line in self._lines if line.node_key not in again] + result.lines
             if result.bids:
                 return self._pick(result)
         raise self._nobody_left()
@@ -47,9 +48,9 @@ class Auction:
         losers = [live for live in result.bids if live is not winner]
         for live in losers:
             self._floor.bidding.release(live.channel)
-        # Losers may be asked again if the winner breaks.
+        # Losers, and those that were too slow, may be asked again if the winner breaks.
         assert self._queue is not None
-        self._queue = [live.bid.eligible for live in losers] + self._queue
+        self._queue = [live.bid.eligible for live in losers] + result.late + self._queue
         self._lines = [line for line in self._lines if line.outcome not in ("won", "bid")]
         self._lines = explain_bids(scored, self._order, self.why) + self._lines
         return winner

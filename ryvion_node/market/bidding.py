@@ -40,6 +40,8 @@ class Round:
     bids: list[LiveBid] = field(default_factory=list)
     lines: list[Candidate] = field(default_factory=list)
     """Those that did not bid, and why."""
+    late: list[Eligible] = field(default_factory=list)
+    """Of these, those that were slower than the winner; worth another question when it breaks."""
 
 
 Answer = LiveBid | Candidate
@@ -98,6 +100,8 @@ class Bidding:
                     del waiting[answer.node_key]
                     into.lines.append(answer)
         into.lines += [candidate(e.offer, e.model, "no_answer", "no quote in time") for e in waiting.values()]
+        if into.bids:
+            into.late += waiting.values()
 
     async def _ask(
         self, eligible: Eligible, order: ChatOrder, nonce: bytes, answers: trio.MemorySendChannel[Answer]

@@ -68,7 +68,9 @@ def test_stream_gives_the_same_text_as_the_whole_answer(client: openai.OpenAI) -
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == whole.choices[0].message.content
     assert [chunk.usage for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
-    assert chunks[-1].usage == whole.usage
+    # The second prompt may be cached, but is counted the same.
+    cached = {"prompt_tokens_details"}
+    assert chunks[-1].usage.model_dump(exclude=cached) == whole.usage.model_dump(exclude=cached)
     assert ryvion(chunks[0])["gpu"]
     assert ryvion(chunks[-2])["accepted"] is True
 

@@ -10,6 +10,8 @@ import trio
 from ryvion_node.engine.fake import Script, fake_model
 from ryvion_node.engine.interface import EngineError, GenerationRequest, Sampling
 from ryvion_node.market.interface import MarketError, Piece
+from ryvion_node.p2p.interface import Stream
+from ryvion_protocol.constants import MARKET_PROTOCOL
 from tests.node.market.marketplace import ANSWER, SellerPlan, buy, marketplace, order
 
 pytestmark = pytest.mark.virtual_time
@@ -140,6 +142,22 @@ async def test_executor_that_fails_before_the_first_token_is_replaced_unnoticed(
         assert bought.placement.node_key == market.sellers[1].identity.public_key
         lines = {c.node_key: c.reason for c in bought.placement.route.candidates}
         assert "worker_crashed" in lines[market.sellers[0].identity.public_key]
+
+
+async def test_executor_too_slow_for_the_round_is_asked_again_when_the_winner_breaks() -> None:
+    broken = SellerPlan(1, price_out=1, script=lambda r: Script("", error=EngineError("worker_crashed", "it died")))
+    async with marketplace(broken, SellerPlan(2)) as market:
+        slow = market.sellers[1]
+
+        async def serve(stream: Stream) -> None:
+            await trio.sleep(1)
+            await slow.seller.serve(stream)
+
+        slow.network.serve(MARKET_PROTOCOL, serve)
+        bought = await buy(market)
+        assert bought.text == ANSWER
+        assert bought.placement is not None
+        assert [line.outcome for line in bought.placement.route.candidates] == ["won", "refused"]
 
 
 async def test_executor_killed_before_the_first_token_is_replaced_unnoticed() -> None:
