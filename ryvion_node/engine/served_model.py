@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, get_args
 
 import trio
@@ -51,6 +51,8 @@ class Shelf:
     figures: FigureBook
     residency: Residency
     timing: Timing
+    writer: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
+    """One at a time writes what is remembered."""
 
 
 class _Attempt:
@@ -168,7 +170,11 @@ class ServedModel:
         async with trio.open_nursery() as nursery:
             if self._spec.idle_unload_s is not None:
                 nursery.start_soon(self._unload_when_idle, self._spec.idle_unload_s)
-            end = await worker.run(lambda ready: self._became_ready(ready, started_at))
+
+            def became_ready(ready: Ready) -> None:
+                nursery.start_soon(self._remember, ready, self._became_ready(ready, started_at))
+
+            end = await worker.run(became_ready)
             # At once: jobs that failed with the worker may be followed by others before this task goes on.
             delay_s = self._ended(end, trio.current_time() - started_at)
             nursery.cancel_scope.cancel()
@@ -230,19 +236,28 @@ class ServedModel:
             template_digest=spec.template_digest or b"",
         )
 
-    def _became_ready(self, ready: Ready, started_at: float) -> None:
+    async def _remember(self, ready: Ready, figures: Figures) -> None:
+        """For the next start; writes files, hence in a thread."""
+
+        def write() -> None:
+            if len(ready.file_state) == 3:
+                self._shelf.digests.put(self._spec.path, FileState(*ready.file_state), ready.digest)
+            self._shelf.figures.put(self._spec, ready.digest, figures)
+
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(write, limiter=self._shelf.writer)
+
+    def _became_ready(self, ready: Ready, started_at: float) -> Figures:
         first = self._figures is None
         self._digest, self._step_us = ready.digest, ready.step_us
         self._used_at = trio.current_time()
         figures = self._figures = Figures.of(ready, int(1000 * (self._used_at - started_at)))
-        if len(ready.file_state) == 3:
-            self._shelf.digests.put(self._spec.path, FileState(*ready.file_state), ready.digest)
-        self._shelf.figures.put(self._spec, ready.digest, figures)
         self._set("ready", "", replace(self._describe(figures), load_ms=0))
         if first and self._spec.load == "first-use" and not self._users:
             # It was loaded to be measured, nothing else.
             self.unload()
         self._shelf.residency.changed()
+        return figures
 
     def _describe(self, figures: Figures) -> EngineModel:
         kind: Literal["chat", "embedding"] = "embedding" if figures.kind == "embedding" else "chat"

@@ -25,7 +25,9 @@ from ryvion_node.engine.worker.__main__ import main
 ready = False
 
 def strike(now):
-    if now:
+    if now and blow == "memory":
+        bytearray(1 << 62)
+    elif now:
         os.kill(os.getpid(), int(blow))
 
 def progress(self, name, before=pipes.Pipes.progress):
@@ -81,7 +83,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """The first worker dies by a signal at a stage; those after it live."""
     real = worker_process.worker_command
 
-    def arm(stage: str, blow: int = SIGKILL) -> None:
+    def arm(stage: str, blow: int | str = SIGKILL) -> None:
         commands = [[sys.executable, "-c", KILLED_AT, stage, str(blow), str(os.getpid())]]
         monkeypatch.setattr(worker_process, "worker_command", lambda: commands.pop() if commands else real())
 
@@ -128,9 +130,9 @@ async def test_killed_while_it_works(spec: ModelSpec, killed_at: Callable[..., N
         assert end_of(await collect(engine, REQUEST))
 
 
-@pytest.mark.parametrize(("blow", "name"), [(SIGSEGV, "SIGSEGV"), (SIGABRT, "SIGABRT")])
+@pytest.mark.parametrize(("blow", "name"), [(SIGSEGV, "SIGSEGV"), (SIGABRT, "SIGABRT"), ("memory", "MemoryError")])
 async def test_faults_of_the_library_end_its_process_only(
-    spec: ModelSpec, killed_at: Callable[..., None], blow: int, name: str
+    spec: ModelSpec, killed_at: Callable[..., None], blow: int | str, name: str
 ) -> None:
     killed_at("prompt", blow)
     async with running(spec) as engine:
