@@ -78,6 +78,8 @@ class FakeEngine:
         """Every job so far, in order of arrival."""
         self.cancelled = 0
         """Jobs left before their last event."""
+        self.counts = True
+        """False: like an engine that tells only at the end how long a prompt was, and counts nothing else."""
 
     def models(self) -> tuple[EngineModel, ...]:
         return tuple(self._models.values())
@@ -95,7 +97,7 @@ class FakeEngine:
                 "context_overflow", f"prompt of {prompt_tokens} tokens, context of {model.context_tokens}"
             )
         self.requests.append(request)
-        run = _Run()
+        run = _Run(self.counts, model.context_tokens)
         # A fresh token per job: the same task may run several jobs.
         borrower = object()
         await self._slots[request.model].acquire_on_behalf_of(borrower)
@@ -115,6 +117,8 @@ class FakeEngine:
     async def count_texts(self, model: str, texts: Sequence[str]) -> int:
         self._model(model)
         await trio.lowlevel.checkpoint()
+        if not self.counts:
+            raise EngineError("unsupported", f"nobody can count tokens of {model}")
         return sum(map(count_words, texts))
 
     async def score(self, request: ScoringRequest) -> tuple[TokenScore, ...]:
@@ -193,13 +197,16 @@ def fake_model(name: str = "fake", **changes: object) -> EngineModel:
 
 
 class _Run:
-    def __init__(self) -> None:
+    def __init__(self, counts: bool, context_tokens: int) -> None:
         self.over = False
+        self._counts = counts
+        self._context_tokens = context_tokens
 
     async def events(
         self, script: Script, request: GenerationRequest, prompt_tokens: int
     ) -> AsyncGenerator[GenerationEvent, None]:
-        yield PromptRead(prompt_tokens, script.cached_tokens)
+        bound = self._context_tokens - 1
+        yield PromptRead(prompt_tokens, script.cached_tokens) if self._counts else PromptRead(bound, is_exact=False)
         await trio.sleep(script.prompt_s)
         pieces = _pieces(script, request.logprobs)
         for piece in pieces[: request.max_tokens]:
@@ -215,6 +222,7 @@ class _Run:
             reason=_reason(script, cut=len(pieces) > request.max_tokens),
             completion_tokens=min(len(pieces), request.max_tokens),
             reasoning_tokens=min(count_words(script.reasoning), request.max_tokens),
+            prompt_tokens=None if self._counts else prompt_tokens,
         )
 
 
