@@ -23,14 +23,19 @@ _INDEX: Final = struct.Struct(">QQ")
 _COUNTER: Final = np.zeros(4, np.uint64)
 _BLOCK: Final = 8
 """Tokens that share one run of Philox."""
-_FEW_BLOCKS: Final = 24
-"""Up to so many, running them one by one is faster than running all of a large vocabulary's."""
+_RUN_TOKENS: Final = 2048
+"""Starting a run costs as much as the noise of so many tokens."""
 _NEAR: Final = 4.0
 """Tokens within this of the best z have their noise computed in any case; the others only where it is large."""
 _WIDTHS: Final = (4.0, 8.0, 16.0, np.inf)
 """How far below the best z the nucleus is looked for, until it holds enough."""
 _FEW: Final = 1024
-"""So many are sorted; more are parted first."""
+"""So many are sorted; more are counted into bins first."""
+_BINS: Final = 4096
+_BINS_WIDTH: Final = 32.0
+"""Below this the whole of a vocabulary weighs nothing; the last bin holds it."""
+_GROUP: Final = 64
+"""The greatest of so many tokens stand for all of them when the greatest of all are looked for."""
 
 Logits = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -63,17 +68,20 @@ class Sampler:
         best = _best(logits)
         if rules.temperature <= 0:
             return float(logits[best]) - float(logits[token])
-        ids, scores = self._contest(logits, best, rules, position)
-        if filters(rules) and token not in ids:
+        _, scores = self._contest(logits, best, rules, position)
+        if filters(rules) and token not in kept(logits, rules):
             return math.inf
-        own = _scores(logits, np.array([token]), self._noise_of(np.array([token]), rules.seed, position), rules)
+        itself = np.array([token])
+        own = _scores(logits, itself, self._noise_of(itself, rules.seed, position, len(logits)), rules)
         return max(float(scores.max()) - float(own[0]), 0.0)
 
     def _contest(self, logits: Logits, best: int, rules: Sampling, position: int) -> tuple[Ids, Floats]:
         """The tokens that can win, in rising order, and their scores."""
         if filters(rules):
             ids = kept(logits, rules)
-            return ids, _scores(logits, ids, self._noise_of(ids, rules.seed, position), rules)
+            if len(ids) <= _FEW:
+                return ids, _scores(logits, ids, self._noise_of(ids, rules.seed, position, len(logits)), rules)
+            logits = _only(logits, ids)
         noise = self.raw_noise(rules.seed, position, len(logits))
         ids = _candidates(logits, float(logits[best]), noise, rules)
         return ids, _scores(logits, ids, noise[ids], rules)
@@ -82,13 +90,13 @@ class Sampler:
         """R of step 9 for tokens 0 .. size-1."""
         return self._run(_key(seed, position), 0, size)
 
-    def _noise_of(self, ids: Ids, seed: int, position: int) -> Noise:
-        """R of step 9 for these tokens, given in rising order."""
-        blocks = np.unique(ids // _BLOCK)
-        if len(blocks) > _FEW_BLOCKS:
-            return self.raw_noise(seed, position, int(ids[-1]) + 1)[ids]
+    def _noise_of(self, ids: Ids, seed: int, position: int, size: int) -> Noise:
+        """R of step 9 for a few of `size` tokens."""
+        blocks = sorted({token // _BLOCK for token in ids.tolist()})
+        if len(blocks) * _RUN_TOKENS > size:
+            return self.raw_noise(seed, position, size)[ids]
         key = _key(seed, position)
-        words = np.concatenate([self._run(key, int(block), _BLOCK) for block in blocks])
+        words = np.concatenate([self._run(key, block, _BLOCK) for block in blocks])
         noise: Noise = words[np.searchsorted(blocks, ids // _BLOCK) * _BLOCK + ids % _BLOCK]
         return noise
 
@@ -145,11 +153,11 @@ def _least(bound: float) -> np.float32:
 
 def largest(values: Logits, count: int) -> Ids:
     """Indices of the `count` greatest in rising order; among equals the lowest."""
-    ids, inside = np.arange(0), []
-    spread = float(values.max()) - _NEAR
-    while len(ids) < count:
-        ids = np.flatnonzero(values >= np.float32(spread))
-        spread = spread - 4 * _NEAR if spread > -1e3 else -np.inf
+    groups = len(values) // _GROUP
+    ids = np.arange(len(values))
+    if groups >= count:
+        heads = values[: groups * _GROUP].reshape(_GROUP, groups).max(axis=0)
+        ids = np.flatnonzero(values >= np.partition(heads, groups - count)[groups - count])
     among = values[ids]
     border = np.partition(among, len(ids) - count)[len(ids) - count]
     inside = ids[among > border]
@@ -164,32 +172,37 @@ def nucleus(logits: Logits, rules: Sampling) -> Ids:
     ids = np.arange(0)
     for width in _WIDTHS:
         ids = np.flatnonzero(below >= -width * rules.temperature)
+        if len(ids) > _FEW:
+            return _wide_nucleus(below, weights, wanted, rules.temperature)
         if weights[ids].sum(dtype=np.float64) >= wanted:
             break
-    inside, mass, ids = _narrowed(ids, below, weights, wanted)
+    return np.sort(_heaviest(ids, below, weights, wanted))
+
+
+def _heaviest(ids: Ids, below: Logits, weights: Logits, wanted: float) -> Ids:
+    """Those of the ids, given in rising order, whose predecessors weigh less than is wanted."""
     ids = ids[np.argsort(below[ids] * np.float32(-1), kind="stable")]
     # Without its last element, moved by one, this is the sum of each token's predecessors.
-    before = mass + np.cumsum(weights[ids], dtype=np.float64)
-    return np.sort(np.concatenate([*inside, ids[: 1 + int(np.count_nonzero(before[:-1] < wanted))]]))
+    before = np.cumsum(weights[ids], dtype=np.float64)
+    return ids[: 1 + int(np.count_nonzero(before[:-1] < wanted))]
 
 
-def _narrowed(ids: Ids, below: Logits, weights: Logits, wanted: float) -> tuple[list[Ids], float, Ids]:
-    """Part a wide search: what is surely in the nucleus, its weight, and the few where the border lies."""
-    inside: list[Ids] = []
-    mass = 0.0
-    while len(ids) > _FEW:
-        values = below[ids]
-        upper = values > (values.max() + values[values > -np.inf].min()) / 2
-        added = float(weights[ids[upper]].sum(dtype=np.float64))
-        if mass + added >= wanted:
-            rest = ids[upper]
-        else:
-            inside.append(ids[upper])
-            mass, rest = mass + added, ids[~upper]
-        if len(rest) == len(ids):
-            break
-        ids = rest
-    return inside, mass, ids
+def _wide_nucleus(below: Logits, weights: Logits, wanted: float, temperature: float) -> Ids:
+    """Only the tokens of the bin where the border lies are sorted."""
+    bins = np.minimum(below * np.float32(-_BINS / (_BINS_WIDTH * temperature)), _BINS - 1).astype(np.intp)
+    mass = np.cumsum(np.bincount(bins, weights, _BINS))
+    border = min(int(np.searchsorted(mass, wanted)), _BINS - 1)
+    inside = bins < border
+    left = wanted - (float(mass[border - 1]) if border else 0.0)
+    inside[_heaviest(np.flatnonzero(bins == border), below, weights, left)] = True
+    return np.flatnonzero(inside)
+
+
+def _only(logits: Logits, ids: Ids) -> Logits:
+    """All others excluded."""
+    left = np.full(len(logits), -np.inf, np.float32)
+    left[ids] = logits[ids]
+    return left
 
 
 def _candidates(logits: Logits, top: float, raw: Noise, rules: Sampling) -> Ids:
@@ -201,7 +214,7 @@ def _candidates(logits: Logits, top: float, raw: Noise, rules: Sampling) -> Ids:
     # A token further off than _NEAR wins only with noise above this.
     needed = best - top / temperature + _NEAR
     # A whole step lower, so that rounding cannot lose a candidate.
-    lucky = raw >= max(math.exp(-math.exp(-needed)) * 2.0**32 - 2.0, 0.0)
+    lucky = raw >= np.uint32(max(math.exp(-math.exp(-needed)) * 2.0**32 - 2.0, 0.0))
     return np.flatnonzero(near | lucky)
 
 

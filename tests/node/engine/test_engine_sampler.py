@@ -204,7 +204,7 @@ def test_noise_is_philox_of_seed_and_position(seed: int, position: int, size: in
 @settings(max_examples=30)
 def test_noise_of_some_tokens_is_that_of_all(tokens: list[int]) -> None:
     ids: Ids = np.array(sorted(tokens))
-    assert (SAMPLER._noise_of(ids, 5, 6) == raw_noise(5, 6, 5001)[ids]).all()
+    assert (SAMPLER._noise_of(ids, 5, 6, 5001) == raw_noise(5, 6, 5001)[ids]).all()
 
 
 def test_known_draws() -> None:
