@@ -76,6 +76,24 @@ def _engine(*, sells: bool) -> Iterator[Finding]:
         yield ok("gpu", f"{device['name']} ({device['backend']}), {memory}")
     if not gpus:
         yield ok("gpu", "none that llama.cpp was built for; models run on the CPU. " + _gpu_hint())
+    yield _walls()
+
+
+def _walls() -> Finding:
+    """What keeps a model's process from the rest of the machine; a model file may be made to attack llama.cpp."""
+    from ryvion_node.engine.worker import landlock, seccomp
+
+    calls, files = seccomp.is_offered(), landlock.version()
+    if calls and files:
+        return ok("walls", f"models run without network, other programs and your files (seccomp, Landlock {files})")
+    if calls:
+        open_to = "a model's process has no network, but can read your files"
+    elif files:
+        open_to = "a model's process cannot read your files, but can use the network"
+    else:
+        open_to = "a model's process can use the network and read your files"
+    mend = "use Linux 5.13 or later with seccomp and Landlock (lsm=landlock,...), or serve only files that you trust"
+    return warn("walls", open_to, mend)
 
 
 def probe_devices() -> list[dict[str, Any]] | str:

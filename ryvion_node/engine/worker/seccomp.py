@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+_GET_SECCOMP: Final = 21
 _SET_MODE_FILTER: Final = 1
 _ALL_THREADS: Final = 1
 _ALLOW: Final = 0x7FFF0000
@@ -66,13 +67,18 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_uint16), ("filter", ctypes.POINTER(_Filter)))
 
 
+def is_offered() -> bool:
+    """Can this kernel filter calls, on a machine whose calls we know?"""
+    return _machine() is not None and int(ctypes.CDLL(None).prctl(_GET_SECCOMP, 0, 0, 0, 0)) >= 0
+
+
 def filter_calls(*, local_sockets: bool) -> bool:
     """Put the filter on all threads for good; False where there is none. Raises OSError.
 
     `local_sockets`: GPU drivers talk to their services over AF_UNIX; every other family is denied in any case.
     """
-    machine = _MACHINES.get(platform.machine()) if sys.platform == "linux" else None
-    if machine is None or sys.maxsize < 2**32:
+    machine = _machine()
+    if machine is None:
         return False
     code = _program(machine, local_sockets=local_sockets)
     instructions = (_Filter * len(code))(*(_Filter(*instruction) for instruction in code))
@@ -86,6 +92,12 @@ def filter_calls(*, local_sockets: bool) -> bool:
         # The kernel was built without it.
         return False
     raise OSError(failed, "the system-call filter could not be set")
+
+
+def _machine() -> _Machine | None:
+    if sys.platform != "linux" or sys.maxsize < 2**32:
+        return None
+    return _MACHINES.get(platform.machine())
 
 
 def _program(machine: _Machine, *, local_sockets: bool) -> Sequence[Instruction]:
