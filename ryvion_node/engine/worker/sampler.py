@@ -60,7 +60,8 @@ class Sampler:
         best = _best(logits)
         if rules.temperature <= 0:
             return best
-        ids, scores = self._contest(logits, best, rules, position)
+        left = kept(logits, rules) if filters(rules) else None
+        ids, scores = self._contest(logits, left, rules, position)
         return int(ids[scores.argmax()])
 
     def margin(self, logits: Logits, rules: Sampling, position: int, token: int) -> float:
@@ -68,22 +69,22 @@ class Sampler:
         best = _best(logits)
         if rules.temperature <= 0:
             return float(logits[best]) - float(logits[token])
-        _, scores = self._contest(logits, best, rules, position)
-        if filters(rules) and token not in kept(logits, rules):
+        left = kept(logits, rules) if filters(rules) else None
+        if logits[token] == -np.inf or (left is not None and token not in left):
             return math.inf
+        _, scores = self._contest(logits, left, rules, position)
         itself = np.array([token])
         own = _scores(logits, itself, self._noise_of(itself, rules.seed, position, len(logits)), rules)
         return max(float(scores.max()) - float(own[0]), 0.0)
 
-    def _contest(self, logits: Logits, best: int, rules: Sampling, position: int) -> tuple[Ids, Floats]:
-        """The tokens that can win, in rising order, and their scores."""
-        if filters(rules):
-            ids = kept(logits, rules)
-            if len(ids) <= _FEW:
-                return ids, _scores(logits, ids, self._noise_of(ids, rules.seed, position, len(logits)), rules)
-            logits = _only(logits, ids)
+    def _contest(self, logits: Logits, left: Ids | None, rules: Sampling, position: int) -> tuple[Ids, Floats]:
+        """The tokens that can win of those left (None: all), in rising order, and their scores."""
+        if left is not None:
+            if len(left) <= _FEW:
+                return left, _scores(logits, left, self._noise_of(left, rules.seed, position, len(logits)), rules)
+            logits = _only(logits, left)
         noise = self.raw_noise(rules.seed, position, len(logits))
-        ids = _candidates(logits, float(logits[best]), noise, rules)
+        ids = _candidates(logits, noise, rules)
         return ids, _scores(logits, ids, noise[ids], rules)
 
     def raw_noise(self, seed: int, position: int, size: int) -> Noise:
@@ -205,9 +206,9 @@ def _only(logits: Logits, ids: Ids) -> Logits:
     return left
 
 
-def _candidates(logits: Logits, top: float, raw: Noise, rules: Sampling) -> Ids:
+def _candidates(logits: Logits, raw: Noise, rules: Sampling) -> Ids:
     """Tokens that can win step 10 when all are allowed, so that logarithms are taken of few; in rising order."""
-    temperature = rules.temperature
+    top, temperature = float(logits.max()), rules.temperature
     near = logits >= top - _NEAR * temperature
     ids = np.flatnonzero(near)
     best = float(_scores(logits, ids, raw[ids], rules).max())
