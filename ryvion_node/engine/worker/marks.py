@@ -17,6 +17,11 @@ from ryvion_node.engine.constants import MAX_MARKED_CHARS, MAX_MARKS
 
 _WING: Final = "\u2003"
 """White space put on both sides of a content's mark: gone after rendering, the template trims that side."""
+_HEAD, _TAIL = "<\"&'", "Xx'&\">"
+"""Escaping filters alter the signs, case filters the letters."""
+_SEAL: Final = "([0-9a-f]{24})%s([0-9a-f]{5})"
+_MARK: Final = re.compile(f"({_WING}?){_HEAD}{_SEAL % 'c'}{_TAIL}({_WING}?)|{_HEAD}{_SEAL % 'q'}{_TAIL}")
+"""White space belongs to a content's mark only: what is quoted may stand right before one."""
 
 
 class MarksExhausted(Exception):
@@ -35,11 +40,7 @@ class Marks:
     """The marks of one rendering."""
 
     def __init__(self) -> None:
-        # The signs at its ends are altered by escaping filters, the letters by case filters.
         self._secret = secrets.token_hex(12)
-        self._head, self._tail = f"<\"&'{self._secret}", "Xx'&\">"
-        head, index, tail = re.escape(self._head), "([0-9a-f]{5})", re.escape(self._tail)
-        self._pattern = re.compile(f"({_WING}?){head}c{index}{tail}({_WING}?)|{head}q{index}{tail}")
         self._entries: list[_Entry] = []
         self._room = MAX_MARKED_CHARS
 
@@ -96,19 +97,21 @@ class Marks:
         if self._room < 0 or len(self._entries) == MAX_MARKS:
             raise MarksExhausted("the chat template makes too much text of tools and calls")
         self._entries.append(entry)
-        return f"{self._head}{'c' if entry.is_content else 'q'}{len(self._entries) - 1:05x}{self._tail}"
+        return f"{_HEAD}{self._secret}{'c' if entry.is_content else 'q'}{len(self._entries) - 1:05x}{_TAIL}"
 
     def _find(self, rendered: str) -> Iterator[tuple[re.Match[str], _Entry, str]]:
         """Each mark, and the text behind it, trimmed as the template trimmed the mark."""
-        for match in self._pattern.finditer(rendered):
-            index = int(match[2] or match[4], 16)
-            if index >= len(self._entries):
+        for match in _MARK.finditer(rendered):
+            left, secret, index, right, *quoted = match.groups()
+            if quoted[0] is not None:
+                secret, index = quoted
+            if secret != self._secret or int(index, 16) >= len(self._entries):
                 continue
-            entry = self._entries[index]
+            entry = self._entries[int(index, 16)]
             text = entry.text
             if entry.is_content:
-                text = text if match[1] else text.lstrip()
-                text = text if match[3] else text.rstrip()
+                text = text if left else text.lstrip()
+                text = text if right else text.rstrip()
             yield match, entry, text
 
     def _reveal(self, value: object, found: list[_Entry]) -> object:

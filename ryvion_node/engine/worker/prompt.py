@@ -52,8 +52,8 @@ class Prompts:
         style = call_style(source)
         self._taught = style is None or not self._template.shows_tools
         self._thoughts = thoughts(source)
-        self._silent = _manner(self._vocabulary, self._thoughts, None)
-        self._calling = _manner(self._vocabulary, self._thoughts, TAUGHT if self._taught else style)
+        self._silent = manner_of(self._vocabulary, self._thoughts, None)
+        self._calling = manner_of(self._vocabulary, self._thoughts, TAUGHT if self._taught else style)
 
     def prepare(self, turns: Sequence[WireTurn], tools: WireTools, output: WireOutput) -> Prepared:
         """Raises TemplateRefused, ToolsRefused or GrammarInvalid."""
@@ -108,7 +108,7 @@ class Prompts:
         return thinking, bool(prefix)
 
 
-def _manner(vocabulary: Vocabulary, thoughts: Thoughts | None, calls: CallStyle | None) -> Manner:
+def manner_of(vocabulary: Vocabulary, thoughts: Thoughts | None, calls: CallStyle | None) -> Manner:
     """With signs in place of the markers that are control tokens, whose text never shows in an answer."""
     markers = [*((thoughts.begin, thoughts.end) if thoughts else ()), *((calls.begin, calls.end) if calls else ())]
     signs: dict[str, str] = {}

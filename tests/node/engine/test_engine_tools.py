@@ -16,8 +16,11 @@ from ryvion_node.engine.wire import WireTools, WireTurn
 from ryvion_node.engine.worker import template as template_module
 from ryvion_node.engine.worker.grammar import GrammarInvalid, Grammars
 from ryvion_node.engine.worker.llama import Log, Model
-from ryvion_node.engine.worker.prompt import Prepared, Prompts
+from ryvion_node.engine.worker.prompt import Prepared, Prompts, manner_of
+from ryvion_node.engine.worker.speech.families import CallStyle, Thoughts
+from ryvion_node.engine.worker.speech.forced import answer_grammar
 from ryvion_node.engine.worker.speech.parts import Parts
+from ryvion_node.engine.worker.speech.speech import Speech
 from ryvion_node.engine.worker.speech.tools import Offer, ToolsRefused, short_id
 from ryvion_node.engine.worker.template import ChatTemplate, TemplateRefused
 
@@ -439,3 +442,23 @@ def test_an_endless_template_is_a_problem_of_its_model(monkeypatch: pytest.Monke
 def test_training_marks_in_templates_mean_nothing() -> None:
     source = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
     assert shown(source, (ASK,)) == ("How warm is it?", "")
+
+
+def test_markers_that_are_control_tokens_are_forced_and_heard_as_such(model: Model, grammars: Grammars) -> None:
+    vocabulary = model.vocabulary
+    begin, end, done = (vocabulary.tokenise(name, special=True)[0] for name in ("<|user|>", "<|system|>", "<|end|>"))
+    manner = manner_of(vocabulary, Thoughts("<|assistant|>", "<|system|>"), CallStyle("<|user|>", "<|system|>"))
+    offer = Offer.of(choose("named", "now"))
+    output = answer_grammar(manner, offer, ANYTHING, thinking=True, begun=False)
+    speech = Speech(manner, offer, str, thinking=True)
+    mask = grammars.compile(output)
+    call = vocabulary.tokenise('{"name": "now", "arguments": {}}')
+    out = Parts()
+    for token in (*vocabulary.tokenise("<|user|> no"), end, begin, *call, end):
+        assert mask.allowed()[token]
+        mask.take(token)
+        out += speech.add((speech.marker(token) or vocabulary.piece(token)).decode())
+    assert mask.allowed()[done]
+    assert out.reasoning == "<|user|> no"
+    assert speech.texts() == ("<|user|> no", "now", "{}")
+    assert not out.content
