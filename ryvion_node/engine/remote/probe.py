@@ -110,6 +110,8 @@ async def find_features(backend: Backend, spec: RemoteSpec) -> tuple[Feature, ..
     claimed = set(FEATURES[backend.flavour] if spec.features is None else spec.features) & STATABLE[backend.flavour]
     if backend.flavour == "vllm" and spec.features is None and await _version(backend.server) < _REGEX_SINCE:
         claimed.discard("regex")
+    if backend.flavour == "llama-server" and await _ignores_tools(backend.server):
+        claimed.discard("tools")
     for feature in sorted(claimed & _TRIALS.keys()):
         for trial in _TRIALS[feature]:
             if feature in claimed and not await _passes(backend, feature, trial):
@@ -192,7 +194,7 @@ _TRIALS: Final[dict[Feature, tuple[GenerationRequest, ...]]] = {
     "regex": (replace(_HELLO, output=OutputFormat("regex", "[a-z]{1,8}")),),
     "tools": (
         replace(_HELLO, tools=ToolUse(_TOOL)),
-        replace(_request("Hello!", limits.TRIAL_CALL_TOKENS), tools=ToolUse(_TOOL, "required")),
+        replace(_request("Look up whether all is well.", limits.TRIAL_CALL_TOKENS), tools=ToolUse(_TOOL, "required")),
     ),
 }
 """What may depend on the model, or on how its server was started: a refusal takes the feature off the offer."""
@@ -209,9 +211,17 @@ async def _passes(backend: Backend, feature: Feature, trial: GenerationRequest) 
         if refusal(backend.name, exc.status, exc.body).code in ("busy", "model_broken"):
             raise
         return False
-    if trial.tools.choice == "required":
-        return ran.answer.has_calls()
+    if trial.tools.choice == "required" and backend.flavour != "llama-server":  # which lets text come before the call
+        is_still_thinking = ran.answer.thoughts() != "" and not ran.answer.texts()
+        return ran.answer.has_calls() or is_still_thinking
     return feature != "logprobs" or ran.chances > 0
+
+
+async def _ignores_tools(server: HttpServer) -> bool:
+    """Does the model's template at a llama-server know no tools? It takes them all the same, and leaves them out."""
+    _, props = await server.ask("GET", "/props")
+    able = props.get("chat_template_caps") if isinstance(props, dict) else None
+    return isinstance(able, dict) and able.get("supports_tools") is False
 
 
 async def _version(server: HttpServer) -> tuple[int, ...]:

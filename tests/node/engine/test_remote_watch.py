@@ -162,6 +162,23 @@ async def test_what_the_server_refuses_or_ignores_is_not_offered() -> None:
     assert error.code == "unsupported" and "tools" in str(error)
 
 
+async def test_tools_are_offered_where_the_template_knows_them_and_a_long_thought_is_no_refusal() -> None:
+    def thinks(body: Body) -> Play:
+        if body.get("tool_choice") == "required":
+            return Play([chunk({"reasoning_content": "Hm"}), chunk(finish="length"), usage(5, 1), DONE])
+        return plausible(body)
+
+    async with serving(sglang(said("x"), trial=thinks)) as server, remote(server) as engine:
+        assert "tools" in engine.models()[0].features
+    for able in (True, False):
+        server = ScriptedServer(models=({"id": "m", "owned_by": "llamacpp", "meta": {"n_ctx": 512}},))
+        server.routes["/tokenize"] = lambda _: reply({"tokens": [1, 2]})
+        server.routes["/apply-template"] = lambda _: reply({"prompt": "x"})
+        server.routes["/props"] = lambda _, able=able: reply({"chat_template_caps": {"supports_tools": able}})
+        async with serving(server), remote(server) as engine:
+            assert ("tools" in engine.models()[0].features) is able
+
+
 async def test_old_vllm_has_no_regex_and_an_unknown_server_only_what_its_owner_states() -> None:
     old = ScriptedServer(models=({"id": "m", "owned_by": "vllm", "max_model_len": 512},))
     old.routes["/version"] = lambda _: reply({"version": "0.10.2"})
