@@ -241,7 +241,10 @@ class _Calls:
 
 
 def _compact(arguments: object) -> str:
-    return json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        raise Garbled("the arguments of a tool call are nested too deep") from None
 
 
 def _whole_characters(text: str) -> str:

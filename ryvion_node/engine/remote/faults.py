@@ -72,6 +72,6 @@ def _told(body: object) -> tuple[str, str]:
         return "", error
     if not isinstance(error, dict):
         return "", ""
-    words = [str(error.get(key)) for key in ("code", "type") if isinstance(error.get(key), str)]
-    known = next((word for word in words if word in _TOO_LONG_CODES), "")
-    return known, str(error.get("message") or error.get("detail") or "")[:4000]
+    known = next((code for code in _TOO_LONG_CODES if code in (error.get("code"), error.get("type"))), "")
+    message = error.get("message") or error.get("detail")
+    return known, message[:4000] if isinstance(message, str) else ""

@@ -134,7 +134,7 @@ async def measure(backend: Backend) -> Speed:
     if backend.meter is not None:
         told = await backend.meter.prompt(long.turns, long.tools)
     answered = await _run(
-        backend, _request("Count from one to fifty.", min(limits.PROBE_TOKENS, backend.context_tokens // 4))
+        backend, _request("Count from one to fifty.", max(1, min(limits.PROBE_TOKENS, backend.context_tokens // 4)))
     )
     usage = answered.answer.usage
     tokens = answered.answer.chunks if usage is None else usage.completion_tokens

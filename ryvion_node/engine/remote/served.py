@@ -39,6 +39,7 @@ from ryvion_node.engine.remote.spec import Flavour, RemoteSpec
 from ryvion_node.engine.remote.stream import Timing
 from ryvion_node.engine.served_model import ModelState, ModelStatus
 from ryvion_node.log import log_event
+from ryvion_protocol.schema import as_note
 
 log = logging.getLogger("ryvion.engine.remote")
 
@@ -218,6 +219,7 @@ class RemoteModel:
         return meter
 
     def _set(self, state: ModelState, reason: str, model: EngineModel | None = None) -> None:
+        reason = as_note(reason)  # it may hold words of the server's, and is shown on terminals
         if (state, reason, model) == (self.state, self._reason, self.model):
             return
         self.state, self._reason, self.model = state, reason, model

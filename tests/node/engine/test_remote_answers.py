@@ -30,6 +30,7 @@ from ryvion_node.engine.interface import (
 )
 from ryvion_node.engine.remote.answer import Answer
 from ryvion_node.engine.remote.engine import RemoteEngine
+from ryvion_node.engine.remote.faults import refusal, told_by
 from ryvion_node.engine.remote.http import ServerRefused
 from ryvion_node.engine.remote.spec import RemoteSpec
 from ryvion_node.engine.remote.sse import EventStream, Garbled
@@ -308,6 +309,24 @@ def test_any_chunks_are_pieces_or_typed_faults(chunks: list[object]) -> None:
     except (Garbled, ServerRefused):
         return
     raise AssertionError("an answer without [DONE] ended well")
+
+
+@given(st.integers(100, 599), JSON | st.fixed_dictionaries({"error": JSON}))
+@settings(deadline=None)
+def test_any_refusal_is_an_engine_error(status: int, body: object) -> None:
+    assert str(refusal("m", status, body))
+    assert told_by(ServerRefused(status, body))
+
+
+def test_arguments_that_are_nested_deep_are_a_typed_fault() -> None:
+    for depth in (100, 500, 900, 5000):
+        nested = '{"a":' * depth + "1" + "}" * depth
+        call = '{"choices":[{"delta":{"tool_calls":[{"function":{"name":"x","arguments":NESTED}}]}}]}'
+        try:
+            Answer(10_000, None).add(call.replace("NESTED", nested))
+        except Garbled:
+            continue
+        assert depth < 5000
 
 
 @settings(deadline=None)
