@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 from ryvion_node.engine.wire import WireOutput, WireTools, WireTurn
 from ryvion_node.engine.worker.llama import Model, Vocabulary
@@ -15,8 +17,11 @@ from ryvion_node.engine.worker.speech.taught import taught_turns, without_system
 from ryvion_node.engine.worker.speech.tools import NO_OFFER, Offer, call_id
 from ryvion_node.engine.worker.template import ChatTemplate, Segment, TemplateRefused
 
-_FIRST_SIGN = 0xFDD0
+_FIRST_SIGN: Final = 0xFDD0
 """Where Unicode keeps code points that no text holds."""
+
+_KNOWN_SPLITS: Final = 1024
+"""Of the template's own texts; a date or a number of calls may be part of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,9 @@ class Prompts:
         self._vocabulary = model.vocabulary
         source = model.chat_template if override is None else override
         names = {"bos": self._vocabulary.name(self._vocabulary.bos), "eos": self._vocabulary.name(self._vocabulary.eos)}
+        self._puts_spaces = self._vocabulary.tokenise_inside("x") != self._vocabulary.tokenise("x")
+        self._splits: dict[str, tuple[str | list[int], ...]] = {}
+        """The template's own texts, of which there are few."""
         self._template: ChatTemplate | None = None
         self.problem = ""
         """Why no prompt can be made; empty when all is well."""
@@ -84,13 +92,54 @@ class Prompts:
         return len(self._vocabulary.tokenise(text))
 
     def _tokens(self, segments: Sequence[Segment]) -> list[int]:
+        """Control tokens are looked for in the template's own text only."""
+        tokens = self._apart(segments) if self._puts_spaces else self._joined(segments)
+        if self._vocabulary.adds_bos and tokens[:1] != [self._vocabulary.bos]:
+            tokens.insert(0, self._vocabulary.bos)
+        return tokens
+
+    def _joined(self, segments: Sequence[Segment]) -> list[int]:
+        """What lies between two control tokens is tokenised as one text, whoever wrote it."""
+        tokens: list[int] = []
+        run = ""
+        for segment in segments:
+            for part in (segment.text,) if segment.is_content else self._split(segment.text):
+                if isinstance(part, str):
+                    run += part
+                else:
+                    tokens += [*self._vocabulary.tokenise(run), *part]
+                    run = ""
+        return tokens + self._vocabulary.tokenise(run)
+
+    def _apart(self, segments: Sequence[Segment]) -> list[int]:
+        """For vocabularies that put a space before a text, where it depends on what comes before."""
         tokens: list[int] = []
         for number, segment in enumerate(segments):
             tokenise = self._vocabulary.tokenise_inside if number else self._vocabulary.tokenise
             tokens += tokenise(segment.text, special=not segment.is_content)
-        if self._vocabulary.adds_bos and tokens[:1] != [self._vocabulary.bos]:
-            tokens.insert(0, self._vocabulary.bos)
         return tokens
+
+    def _split(self, text: str) -> tuple[str | list[int], ...]:
+        """The template's own text as plain texts and control tokens; as tokens all of it where that is not the same."""
+        if (known := self._splits.get(text)) is not None:
+            return known
+        vocabulary = self._vocabulary
+        tokens = vocabulary.tokenise(text, special=True)
+        parts: list[str | list[int]] = []
+        at = 0
+        for token in tokens:
+            if not vocabulary.piece(token):
+                name = vocabulary.name(token)
+                start = text.index(name, at) if name in text[at:] else at
+                parts += [text[at:start], [token]]
+                at = start + len(name)
+        parts.append(text[at:])
+        alike = [vocabulary.tokenise(part) if isinstance(part, str) else part for part in parts]
+        split = tuple(parts) if list(itertools.chain(*alike)) == tokens else (tokens,)
+        if len(self._splits) >= _KNOWN_SPLITS:
+            self._splits.clear()
+        self._splits[text] = split
+        return split
 
     def _begun(self, segments: Sequence[Segment], turns: Sequence[WireTurn]) -> tuple[bool, bool]:
         """Does the prompt end within a thought, and does it end within the answer?"""
