@@ -69,6 +69,15 @@ EMBED_LOT_BYTES: Final = 1024 * 1024
 MAX_DIMENSIONS: Final = 8192
 """Of a vector: a lot of them fits a frame; the largest models of the field have 4,096."""
 
+DRIFT_FACTOR: Final = 1.2
+"""A speed that is off by more is offered anew; less is noise."""
+DRIFT_WEIGHT: Final = 0.02
+"""Of a new token's time in the running one: about the last fifty tokens count."""
+DRIFT_STEPS: Final = 100
+"""Tokens of a job alone before its speed is believed."""
+DRIFT_SAY_EVERY_S: Final = 15.0
+"""Offers change at most every 10 s."""
+
 LOAD_STALL_S: Final = 180.0
 """A worker that reports no progress for so long while it loads is killed."""
 STEP_STALL_S: Final = 30.0

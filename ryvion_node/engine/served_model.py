@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -19,9 +20,11 @@ from ryvion_node.engine.memory import Memory, MemoryEstimate, context_of, estima
 from ryvion_node.engine.residency import Residency
 from ryvion_node.engine.restart import GiveUp, RestartPolicy
 from ryvion_node.engine.room import Resident
-from ryvion_node.engine.wire import Ready, Start
+from ryvion_node.engine.wire import Ready, Speed, Start
 from ryvion_node.engine.worker_process import Broken, Died, Timing, Unloaded, WorkerProcess
+from ryvion_node.log import log_event
 
+log = logging.getLogger("ryvion.engine")
 FEATURES: Final[tuple[Feature, ...]] = get_args(Feature)
 """llama.cpp with our sampler, templates and grammars can do all there is."""
 
@@ -174,7 +177,7 @@ class ServedModel:
             def became_ready(ready: Ready) -> None:
                 nursery.start_soon(self._remember, ready, self._became_ready(ready, started_at))
 
-            end = await worker.run(became_ready)
+            end = await worker.run(became_ready, self._speed_changed)
             # At once: jobs that failed with the worker may be followed by others before this task goes on.
             delay_s = self._ended(end, trio.current_time() - started_at)
             nursery.cancel_scope.cancel()
@@ -259,6 +262,13 @@ class ServedModel:
         self._shelf.residency.changed()
         return figures
 
+    def _speed_changed(self, speed: Speed) -> None:
+        if self.state == "ready" and self.model is not None and self._figures is not None:
+            now = (speed.millitokens_per_s, speed.prompt_millitokens_per_s)
+            self._figures = replace(self._figures, millitokens_per_s=now[0], prompt_millitokens_per_s=now[1])
+            self.model = replace(self.model, millitokens_per_s=now[0], prompt_millitokens_per_s=now[1])
+            self._on_change()
+
     def _describe(self, figures: Figures) -> EngineModel:
         kind: Literal["chat", "embedding"] = "embedding" if figures.kind == "embedding" else "chat"
         return EngineModel(
@@ -284,7 +294,9 @@ class ServedModel:
         self._set("unloaded", refusal, self._describe(self._figures))
 
     def _set(self, state: ModelState, reason: str, model: EngineModel | None) -> None:
-        """The one place where the state changes."""
+        """The one place where the state changes. Reasons are ours or llama.cpp's about the file, never a prompt."""
+        level = logging.WARNING if state in ("restarting", "broken") else logging.INFO
+        log_event(log, "model", level=level, model=self._spec.name, state=state, reason=reason or None)
         self.state, self._reason, self.model = state, reason, model
         if state in ("ready", "restarting", "broken"):
             self._attempt.over.set()

@@ -243,6 +243,14 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True)
+class Speed:
+    """The model runs at another speed than was said in Ready, or later."""
+
+    millitokens_per_s: int
+    prompt_millitokens_per_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     """The answer to a ping."""
 
@@ -250,7 +258,9 @@ class Pong:
 
 
 ToWorker = Start | Generate | Cancel | Credit | CountPrompt | CountTexts | Score | Embed | Ping
-FromWorker = Loading | Ready | Failed | JobRead | JobPiece | JobEnded | JobFailed | Counted | Scored | Embedded | Pong
+FromWorker = (
+    Loading | Ready | Failed | JobRead | JobPiece | JobEnded | JobFailed | Counted | Scored | Embedded | Speed | Pong
+)
 Message = ToWorker | FromWorker
 
 _TAGS: dict[str, type[Message]] = {

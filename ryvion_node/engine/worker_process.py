@@ -35,6 +35,7 @@ from ryvion_node.engine.wire import (
     Ready,
     Score,
     Scored,
+    Speed,
     Start,
     WireError,
     pack,
@@ -150,7 +151,9 @@ class WorkerProcess:
         """Jobs and counts under way."""
         return len(self._inboxes)
 
-    async def run(self, on_ready: Callable[[Ready], None]) -> End:
+    async def run(
+        self, on_ready: Callable[[Ready], None], on_speed: Callable[[Speed], None] = lambda _speed: None
+    ) -> End:
         """Spawn and serve until the process is gone; cancelling ends it in good order."""
         try:
             process, stdin, stdout, stderr = _spawn()
@@ -164,7 +167,7 @@ class WorkerProcess:
                     nursery.start_soon(self._write, stdin)
                     nursery.start_soon(self._drain, stderr)
                     nursery.start_soon(self._watch, process, nursery.cancel_scope)
-                    await self._read(stdout, on_ready)
+                    await self._read(stdout, on_ready, on_speed)
                     nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
@@ -225,19 +228,21 @@ class WorkerProcess:
             # It died; the reader notices too and says why.
             return
 
-    async def _read(self, stdout: trio.abc.ReceiveStream, on_ready: Callable[[Ready], None]) -> None:
+    async def _read(
+        self, stdout: trio.abc.ReceiveStream, on_ready: Callable[[Ready], None], on_speed: Callable[[Speed], None]
+    ) -> None:
         frames = Frames()
         self._heard_at = trio.current_time()
         try:
             while data := await stdout.receive_some(1 << 16):
                 for message in frames.feed(bytes(data)):
-                    self._dispatch(message, on_ready)
+                    self._dispatch(message, on_ready, on_speed)
         except WireError as exc:
             self._end = Died(f"it wrote nonsense ({exc})", stalled=False)
         except trio.BrokenResourceError:
             return
 
-    def _dispatch(self, message: Message, on_ready: Callable[[Ready], None]) -> None:
+    def _dispatch(self, message: Message, on_ready: Callable[[Ready], None], on_speed: Callable[[Speed], None]) -> None:
         match message:
             case (
                 JobRead(job)
@@ -255,6 +260,8 @@ class WorkerProcess:
             case Ready() if self._ready is None:
                 self._ready = message
                 on_ready(message)
+            case Speed() if self._ready is not None:
+                on_speed(message)
             case Pong(number=number):
                 self._pong = number
             case Failed(message=reason):

@@ -21,6 +21,7 @@ from ryvion_node.engine.wire import (
     Ping,
     Pong,
     Scored,
+    Speed,
     WireLogprob,
 )
 from ryvion_node.engine.worker.calibrate import Measured
@@ -33,6 +34,7 @@ from ryvion_node.engine.worker.scoring import Scoring, rows_at_once
 from ryvion_node.engine.worker.sequences import Sequences
 from ryvion_node.engine.worker.speech.parts import Parts
 from ryvion_node.engine.worker.speech.speech import Speech
+from ryvion_node.engine.worker.speedometer import Speedometer, Speeds
 
 
 @dataclass(slots=True, eq=False)
@@ -90,6 +92,7 @@ class Decoder:
         self._patience_s = GRAMMAR_PATIENCE_S
         self._times = StepTimes(measured.step_s)
         self._pace = PromptPace(measured.prompt_s_per_token)
+        self._speedometer = Speedometer(Speeds(measured.step_s[1], measured.prompt_s_per_token))
         self._send = send
         self._on_end = on_end
         self._sequences = Sequences(slots)
@@ -184,8 +187,9 @@ class Decoder:
             ready.sort(key=lambda job: job.last_step)
             del ready[self._times.next_size(len(ready)) :]
         self._steps += 1
+        lone = not reading and len(self._jobs) == 1
         shares = dict.fromkeys(ready, 1) | self._prompt_shares(reading, len(ready))
-        passes = self._passes(shares)
+        passes = spans(sorted(job.sequence for job in ready), self._times, fill=self._context.can_cut)
         wanted = self._put(shares, passes)
         seconds = self._decode()
         if ready and reading:
@@ -198,6 +202,13 @@ class Decoder:
         for job, rows in wanted:
             for row in rows:
                 self._take(job, row)
+        self._tell_speed(lone=lone)
+
+    def _tell_speed(self, *, lone: bool) -> None:
+        now_s = time.perf_counter()
+        self._speedometer.step(lone=lone, now_s=now_s)
+        if speeds := self._speedometer.news(self._pace.seconds_per_token, now_s):
+            self._out.append(Speed(int(1000 / speeds.token_s), int(1000 / speeds.prompt_token_s)))
 
     def _gathers(self, reading: list[Job]) -> bool:
         if not reading or any(len(job.made) > 1 for job in self._jobs.values()):
@@ -222,14 +233,11 @@ class Decoder:
         left = len(job.prompt) - job.position
         return left if job.scoring is None else min(left, job.scoring.next_row - job.position + self._score_rows)
 
-    def _passes(self, shares: dict[Job, int]) -> list[range]:
-        return spans(sorted(job.sequence for job in shares), self._times, fill=self._context.can_cut)
-
     def _put(self, shares: dict[Job, int], passes: list[range]) -> list[tuple[Job, range]]:
         """Fill the batch in rising order of sequences; returns the jobs that get a token, and their rows."""
         served = {job.sequence: job for job in shares}
         wanted = []
-        for sequence in chain.from_iterable(passes):
+        for sequence in sorted(set(chain.from_iterable(passes)) | served.keys()):
             job = served.get(sequence)
             if job is None:
                 self._put_filler(sequence)
