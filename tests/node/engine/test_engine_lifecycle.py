@@ -126,3 +126,14 @@ async def test_a_template_that_is_none_is_named(spec: ModelSpec, tmp_path: Path,
         assert status.state == "broken"
         assert reason in status.reason
         assert "own.jinja" in status.reason
+
+
+async def test_the_owner_reads_in_the_log_why_a_model_is_withdrawn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="ryvion.engine"):
+        async with running(ModelSpec("missing", tmp_path / "missing.gguf")):
+            pass
+    (said,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "model=missing state=broken" in said
+    assert "no such file" in said

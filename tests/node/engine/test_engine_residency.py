@@ -37,7 +37,7 @@ class ScriptedWorker:
         self.end: End | None = None
         self._over = trio.Event()
 
-    async def run(self, on_ready: Callable[[Ready], None]) -> End:
+    async def run(self, on_ready: Callable[[Ready], None], _on_speed: object = None) -> End:
         kind = type(self)
         kind.in_memory += 1
         kind.most = max(kind.most, kind.in_memory)
