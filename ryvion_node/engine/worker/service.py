@@ -191,7 +191,7 @@ class _Server:
                 self._refuse(request.job, "template_failed", "the chat template renders nothing")
             elif isinstance(request, Score):
                 self._score(request, prepared, chooser, self._decoder)
-            elif self._fits(request.job, len(prepared.tokens) + 1):
+            elif self._fits(request.job, len(prepared.tokens), 1):
                 self._decoder.post(
                     Job(
                         number=request.job,
@@ -212,7 +212,7 @@ class _Server:
             self._refuse(request.job, "unsupported", f"token {bad[0]} is claimed, this model has tokens 0 to {most}")
         elif not claimed:
             self._pipes.send([Scored(request.job, ())])
-        elif self._fits(request.job, len(prepared.tokens) + len(claimed)):
+        elif self._fits(request.job, len(prepared.tokens), len(claimed)):
             decoder.post(
                 Job(
                     number=request.job,
@@ -226,10 +226,10 @@ class _Server:
                 )
             )
 
-    def _fits(self, number: int, tokens: int) -> bool:
-        if tokens <= self._context_tokens:
+    def _fits(self, number: int, prompt: int, answer: int) -> bool:
+        if prompt + answer <= self._context_tokens:
             return True
-        message = f"{tokens} tokens would be needed, the model's context has {self._context_tokens}"
+        message = f"the prompt has {prompt} tokens and the answer at least {answer}, the context {self._context_tokens}"
         self._refuse(number, "context_overflow", message)
         return False
 
