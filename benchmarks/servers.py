@@ -72,7 +72,8 @@ def _arguments(name: str, settings: Settings, port: int) -> list[str]:
         size = ["-np", str(settings.slots), "-c", str(total), "-t", str(settings.threads)]
         return ["-m", str(settings.model), *size, *where]
     size = ["--n_ctx", str(settings.context_tokens), "--n_threads", str(settings.threads)]
-    return ["--model", str(settings.model), *size, *where]
+    # By default a new request cuts off the one that is being answered.
+    return ["--model", str(settings.model), *size, "--interrupt_requests", "False", *where]
 
 
 async def token_times(port: int, prompt: str, max_tokens: int) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,16 @@ def test_most_of_a_prompt_is_worth_it() -> None:
     sequence, _ = sequences.take(ALICE, [1])
     sequences.give_back(sequence, ALICE, list(range(100)))
     assert sequences.take(ALICE, [0, 1, 2, 3, 900]) == (sequence, 4)
+
+
+@given(st.lists(st.integers(0, 1), max_size=20), st.lists(st.integers(0, 1), min_size=1, max_size=20))
+def test_the_common_beginning_is_kept(tokens: list[int], prompt: list[int]) -> None:
+    sequences = Sequences(1)
+    sequence, _ = sequences.take(ALICE, [1])
+    sequences.give_back(sequence, ALICE, tokens)
+    pairs = zip(tokens, prompt[:-1], strict=False)
+    common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    assert sequences.take(ALICE, prompt) == (sequence, common)
 
 
 OWNERS = st.sampled_from([b"", ALICE, BOB])
