@@ -200,7 +200,7 @@ async def _next_event(stream: trio.abc.Stream, machine: h11.Connection) -> h11.E
 
 
 def _reason(exc: BaseException) -> str:
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return f"its certificate is not valid: {exc.verify_message}"
     cause = exc if exc.__cause__ is None else exc.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not valid: {cause.verify_message}"
     return (str(getattr(cause, "strerror", None) or cause) or type(cause).__name__)[:200]

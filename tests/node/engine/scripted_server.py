@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -126,11 +127,14 @@ def plausible(body: Body) -> Play:
 
 
 @asynccontextmanager
-async def serving(server: ScriptedServer) -> AsyncIterator[ScriptedServer]:
+async def serving(server: ScriptedServer, tls: ssl.SSLContext | None = None) -> AsyncIterator[ScriptedServer]:
+    """With `tls` its URL is https://localhost."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        await _handle(server, stream if tls is None else trio.SSLStream(stream, tls, server_side=True))
+
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(
-            partial(trio.serve_tcp, partial(_handle, server), server.port, host="127.0.0.1")
-        )
+        listeners = await nursery.start(partial(trio.serve_tcp, handle, server.port, host="127.0.0.1"))
         server.port = listeners[0].socket.getsockname()[1]
         yield server
         nursery.cancel_scope.cancel()
@@ -141,7 +145,7 @@ def _is_job(asked: Asked) -> bool:
     return asked.path == "/v1/chat/completions" and "go" in [turn.get("content") for turn in turns[-2:]]
 
 
-async def _handle(server: ScriptedServer, stream: trio.SocketStream) -> None:
+async def _handle(server: ScriptedServer, stream: trio.abc.Stream) -> None:
     asked = await _request(stream)
     if asked is None:
         return
@@ -155,7 +159,7 @@ async def _handle(server: ScriptedServer, stream: trio.SocketStream) -> None:
         server.count_job(-is_job)
 
 
-async def _request(stream: trio.SocketStream) -> Asked | None:
+async def _request(stream: trio.abc.Stream) -> Asked | None:
     machine = h11.Connection(h11.SERVER)
     head: h11.Request | None = None
     body = b""
@@ -182,7 +186,7 @@ async def _request(stream: trio.SocketStream) -> Asked | None:
                 return None
 
 
-async def _play(server: ScriptedServer, stream: trio.SocketStream, play: Play) -> None:
+async def _play(server: ScriptedServer, stream: trio.abc.Stream, play: Play) -> None:
     machine = h11.Connection(h11.SERVER)
     machine.receive_data(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     machine.next_event()
@@ -207,7 +211,7 @@ async def _play(server: ScriptedServer, stream: trio.SocketStream, play: Play) -
         server.dropped += 1
 
 
-async def _until_dropped(stream: trio.SocketStream) -> None:
+async def _until_dropped(stream: trio.abc.Stream) -> None:
     while await stream.receive_some(1024):
         pass
     raise trio.BrokenResourceError

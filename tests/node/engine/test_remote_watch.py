@@ -344,18 +344,6 @@ async def test_fleet_finds_the_engine_of_each_model() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_certificate_of_a_stranger_is_refused() -> None:
-    server = ScriptedServer()
-    async with serving(server):
-        engine = RemoteEngine([RemoteSpec("m", server.url.replace("http:", "https:"))], timing=QUICK)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(engine.run)
-            await engine.settled()
-            assert engine.status()[0].state == "restarting"
-            nursery.cancel_scope.cancel()
-    assert server.asked == []
-
-
 async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setitem(os.environ, name, "http://127.0.0.1:1")
