@@ -23,6 +23,7 @@ from ryvion_node.ledger.records import (
     Totals,
 )
 from ryvion_node.ledger.rules import expect_delivered, expect_running, verdict
+from ryvion_node.ledger.spending import HOUR_MS, AllowanceExceeded, Spending, day_of, overrun
 from ryvion_protocol.checks import Check
 from ryvion_protocol.schema import JobId, NodeKey
 
@@ -34,6 +35,7 @@ class _Entry:
     checks: tuple[Check, ...] = ()
     envelope_hash: bytes | None = None
     envelope_position: int = 0
+    max_price: int = 0
 
     def packet(self, kind: EvidenceKind) -> bytes | None:
         return next((item.packet for _, item in self.evidence if item.kind == kind), None)
@@ -58,10 +60,13 @@ class FakeLedger:
 
     async def begin_job(self, begun: JobBegun) -> None:
         self._check_writable()
+        exceeded = overrun(begun.allowance, await self.spending(begun.key_id), begun.max_price)
+        if exceeded is not None:
+            raise AllowanceExceeded(exceeded)
         if (begun.job_id, begun.side) in self._jobs:
             raise JobExists(f"job {begun.job_id} was begun before")
         now_ms = self._clock()
-        entry = _Entry(_new_record(begun, now_ms))
+        entry = _Entry(_new_record(begun, now_ms), max_price=begun.max_price)
         self._jobs[begun.job_id, begun.side] = entry
         self._keep(entry, (Evidence("quote", begun.quote), Evidence("job_offer", begun.job_offer)), now_ms)
 
@@ -174,6 +179,37 @@ class FakeLedger:
             units_sold=sum(job.prompt_units + job.completion_units for job in (*accepted, *waiting)),
             units_bought=sum(job.prompt_units + job.completion_units for job in bought),
         )
+
+    async def spending(self, key_id: str) -> Spending:
+        now_ms = self._clock()
+        paid = self._paid(key_id)
+        return Spending(
+            hour=sum(cost for at_ms, cost in paid if at_ms > now_ms - HOUR_MS),
+            day=sum(cost for at_ms, cost in paid if day_of(at_ms) == day_of(now_ms)),
+            total=sum(cost for _, cost in paid),
+            running=sum(
+                entry.max_price
+                for entry in self._jobs.values()
+                if (entry.record.side, entry.record.state, entry.record.key_id) == ("bought", "running", key_id)
+            ),
+        )
+
+    async def room_returns_ms(self, key_id: str, microcredits: int) -> int | None:
+        now_ms, freed = self._clock(), 0
+        for at_ms, cost in sorted(self._paid(key_id)):
+            freed += cost if at_ms > now_ms - HOUR_MS else 0
+            if at_ms > now_ms - HOUR_MS and freed >= microcredits:
+                return at_ms + HOUR_MS
+        return None
+
+    def _paid(self, key_id: str) -> list[tuple[int, int]]:
+        """(when, how much) of each accepted purchase of a key."""
+        return [
+            (job.finished_ms, job.cost_microcredits)
+            for job in self._records()
+            if key_id and job.finished_ms is not None
+            if (job.side, job.state, job.key_id) == ("bought", "accepted", key_id)
+        ]
 
     def _check_writable(self) -> None:
         if self._failure is not None:

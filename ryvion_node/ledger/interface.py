@@ -22,6 +22,7 @@ from ryvion_node.ledger.records import (
     SoldResult,
     Totals,
 )
+from ryvion_node.ledger.spending import Spending
 from ryvion_protocol.checks import Check
 from ryvion_protocol.schema import JobId, NodeKey
 
@@ -30,7 +31,10 @@ class JobWriter(Protocol):
     """Records what happens to jobs. Where a method returns bool: False when the very same was recorded before."""
 
     async def begin_job(self, begun: JobBegun) -> None:
-        """Record a job with its quote and offer, before it runs; raises JobExists for a replayed offer."""
+        """Record a job with its quote and offer, before it runs.
+
+        Raises JobExists for a replayed offer, AllowanceExceeded when its key has too little left.
+        """
         ...
 
     async def finish_sold(self, result: SoldResult) -> bool:
@@ -95,6 +99,14 @@ class LedgerReader(Protocol):
 
     async def totals(self, since_ms: int = 0) -> Totals:
         """Earned and spent by jobs that finished since then."""
+        ...
+
+    async def spending(self, key_id: str) -> Spending:
+        """What an API key has spent, and what its running jobs may cost, now."""
+        ...
+
+    async def room_returns_ms(self, key_id: str, microcredits: int) -> int | None:
+        """When so much of the last hour's spending will be an hour old; None when less was spent."""
         ...
 
 

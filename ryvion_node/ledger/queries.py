@@ -14,6 +14,7 @@ from ryvion_node.ledger.records import (
     Side,
     Totals,
 )
+from ryvion_node.ledger.spending import HOUR_MS, Spending, day_of
 from ryvion_protocol.checks import Check
 from ryvion_protocol.schema import NodeKey
 
@@ -33,6 +34,8 @@ _RECEIPTS: Final = (
     f"SELECT e.seq, e.at_ms, {_JOB_COLUMNS} FROM evidence e JOIN jobs j ON j.job_id = e.job_id AND j.side = e.side "
     "WHERE e.kind = 'receipt'"
 )
+_SPENT: Final = "side = 'bought' AND state = 'accepted' AND key_id <> '' AND key_id = ? AND finished_ms > ?"
+"""Covered by the index jobs_spent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,27 @@ def totals(since_ms: int) -> Query[Totals]:
         _sum(units, "side = 'bought' AND state = 'accepted'"),
     )
     return Query(f"SELECT {', '.join(sums)} FROM jobs WHERE finished_ms >= ?", (since_ms,), lambda row: Totals(*row))
+
+
+def spending(key_id: str, now_ms: int) -> Query[Spending]:
+    """One row."""
+    sql = (
+        f"SELECT (SELECT coalesce(sum(cost_microcredits), 0) FROM jobs WHERE {_SPENT}), "
+        "(SELECT coalesce(sum(microcredits), 0) FROM spending WHERE key_id = ? AND day = ?), "
+        "(SELECT coalesce(sum(microcredits), 0) FROM spending WHERE key_id = ?), "
+        "(SELECT coalesce(sum(max_price), 0) FROM jobs WHERE side = 'bought' AND state = 'running' AND key_id = ?)"
+    )
+    parameters = (key_id, now_ms - HOUR_MS, key_id, day_of(now_ms), key_id, key_id)
+    return Query(sql, parameters, lambda row: Spending(*row))
+
+
+def room_returns_ms(key_id: str, microcredits: int, now_ms: int) -> Query[int | None]:
+    """One row."""
+    sql = (
+        f"SELECT min(finished_ms) + {HOUR_MS} FROM (SELECT finished_ms, sum(cost_microcredits) "
+        f"OVER (ORDER BY finished_ms) AS freed FROM jobs WHERE {_SPENT}) WHERE freed >= ?"
+    )
+    return Query(sql, (key_id, now_ms - HOUR_MS, microcredits), lambda row: row[0])
 
 
 def _sum(value: str, condition: str) -> str:

@@ -13,6 +13,7 @@ from ryvion_node.ledger.database import COMMON_PRAGMAS, schema_version, sqlite_e
 from ryvion_node.ledger.errors import LedgerMissing, LedgerTooOld
 from ryvion_node.ledger.records import EvidenceRecord, JobRecord, ReceiptDetail, ReceiptRecord, Side, Totals
 from ryvion_node.ledger.schema import MIGRATIONS
+from ryvion_node.ledger.spending import Spending
 from ryvion_protocol.checks import Check
 from ryvion_protocol.schema import NodeKey
 
@@ -79,6 +80,14 @@ class LedgerView:
     def totals(self, since_ms: int = 0) -> Totals:
         """Earned and spent by jobs that finished since then."""
         return self._all(queries.totals(since_ms))[0]
+
+    def spending(self, key_id: str, now_ms: int) -> Spending:
+        """What an API key has spent, and what its running jobs may cost."""
+        return self._all(queries.spending(key_id, now_ms))[0]
+
+    def room_returns_ms(self, key_id: str, microcredits: int, now_ms: int) -> int | None:
+        """When so much of the last hour's spending will be an hour old; None when less was spent."""
+        return self._all(queries.room_returns_ms(key_id, microcredits, now_ms))[0]
 
     def find_damage(self) -> str | None:
         """For `doctor`: SQLite's own check of the whole file, its first complaint or None. Takes seconds per GB."""

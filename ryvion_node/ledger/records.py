@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from ryvion_node.ledger.spending import UNLIMITED, Allowance
 from ryvion_protocol.checks import Check
 from ryvion_protocol.schema import JobId, NodeKey
 
@@ -54,6 +55,10 @@ class JobBegun:
     """Bought: the endpoint's id of the completion, shared by all jobs that a failover made of it."""
     key_id: str = ""
     """Bought: id of the API key that asked for it."""
+    max_price: int = 0
+    """Bought: the most that it may cost."""
+    allowance: Allowance = UNLIMITED
+    """Bought: of that key. Checked when the job is begun, not kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,5 +77,33 @@ CREATE TRIGGER jobs_identity    BEFORE UPDATE OF
     BEGIN SELECT RAISE(ABORT, 'what a job is never changes'); END;
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_FIRST,)
+_SPENDING = """
+ALTER TABLE jobs ADD COLUMN max_price INTEGER NOT NULL DEFAULT 0 CHECK (max_price >= 0);
+CREATE INDEX jobs_spent ON jobs (key_id, finished_ms, cost_microcredits)
+    WHERE side = 'bought' AND state = 'accepted' AND key_id <> '';
+
+CREATE TABLE spending (
+    key_id       TEXT    NOT NULL CHECK (key_id <> ''),
+    day          INTEGER NOT NULL,
+    microcredits INTEGER NOT NULL CHECK (microcredits >= 0),
+    PRIMARY KEY (key_id, day)
+) STRICT, WITHOUT ROWID;
+INSERT INTO spending (key_id, day, microcredits)
+    SELECT key_id, finished_ms / 86400000, sum(cost_microcredits) FROM jobs
+    WHERE side = 'bought' AND state = 'accepted' AND key_id <> '' GROUP BY key_id, finished_ms / 86400000;
+
+DROP TRIGGER jobs_identity;
+CREATE TRIGGER jobs_identity    BEFORE UPDATE OF
+    job_id, side, executor_key, requester_key, model, digest, jurisdiction, created_ms, completion_id, key_id,
+    max_price ON jobs
+    BEGIN SELECT RAISE(ABORT, 'what a job is never changes'); END;
+CREATE TRIGGER spending_kept    BEFORE DELETE ON spending
+    BEGIN SELECT RAISE(ABORT, 'what was spent is never forgotten'); END;
+CREATE TRIGGER spending_grows   BEFORE UPDATE ON spending
+    WHEN NEW.key_id <> OLD.key_id OR NEW.day <> OLD.day OR NEW.microcredits < OLD.microcredits
+    BEGIN SELECT RAISE(ABORT, 'what was spent never shrinks'); END;
+"""
+"""What each API key spent on each day of UTC, so that a limit is checked without adding up every job it ever bought."""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _SPENDING)
 """Migration number n (from 1) brings a file of version n - 1 to n; the number stands in the file's user_version."""

@@ -36,6 +36,7 @@ from ryvion_node.ledger.records import (
     SoldResult,
     Totals,
 )
+from ryvion_node.ledger.spending import Spending
 from ryvion_node.ledger.writer import GroupWriter
 from ryvion_protocol.checks import Check
 from ryvion_protocol.schema import JobId, NodeKey
@@ -144,6 +145,14 @@ class SqliteLedger:
 
     async def totals(self, since_ms: int = 0) -> Totals:
         return await self._read(lambda view: view.totals(since_ms))
+
+    async def spending(self, key_id: str) -> Spending:
+        now_ms = self._clock()
+        return await self._read(lambda view: view.spending(key_id, now_ms))
+
+    async def room_returns_ms(self, key_id: str, microcredits: int) -> int | None:
+        now_ms = self._clock()
+        return await self._read(lambda view: view.room_returns_ms(key_id, microcredits, now_ms))
 
     async def _read(self, ask: Callable[[LedgerView], T]) -> T:
         """Shielded, because it is short and a half-cancelled crossing is not worth its trouble."""

@@ -24,6 +24,7 @@ from ryvion_node.ledger.records import (
     SoldResult,
 )
 from ryvion_node.ledger.rules import expect_delivered, expect_running, verdict
+from ryvion_node.ledger.spending import AllowanceExceeded, day_of, overrun
 from ryvion_protocol.checks import Check
 from ryvion_protocol.schema import JobId
 
@@ -40,16 +41,22 @@ _RESULT = (
     "(SELECT seq FROM evidence e WHERE e.job_id = jobs.job_id AND e.side = jobs.side AND e.kind = 'envelope') "
     "WHERE job_id = ? AND side = ?"
 )
+_SPEND = (
+    "INSERT INTO spending (key_id, day, microcredits) SELECT key_id, ?, cost_microcredits FROM jobs "
+    "WHERE job_id = ? AND side = 'bought' AND key_id <> '' AND cost_microcredits > 0 "
+    "ON CONFLICT (key_id, day) DO UPDATE SET microcredits = microcredits + excluded.microcredits"
+)
 
 
 def begin(begun: JobBegun, now_ms: int) -> Operation[None]:
-    """Insert the job with its quote and offer."""
+    """Insert the job with its quote and offer, if its key can pay for it."""
 
     def run(db: sqlite3.Connection) -> None:
+        _expect_room(db, begun, now_ms)
         try:
             db.execute(
                 "INSERT INTO jobs (job_id, side, executor_key, requester_key, model, digest, jurisdiction, state, "
-                "created_ms, completion_id, key_id) VALUES (?, ?, ?, ?, ?, ?, ?, 'running', ?, ?, ?)",
+                "created_ms, completion_id, key_id, max_price) VALUES (?, ?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, ?)",
                 (
                     begun.job_id,
                     begun.side,
@@ -61,6 +68,7 @@ def begin(begun: JobBegun, now_ms: int) -> Operation[None]:
                     now_ms,
                     begun.completion_id,
                     begun.key_id,
+                    begun.max_price,
                 ),
             )
         except sqlite3.IntegrityError as exc:
@@ -135,6 +143,7 @@ def settle_bought(settlement: Settlement, now_ms: int) -> Operation[bool]:
         _keep_checks(db, settlement.job_id, "bought", settlement.checks)
         values = _result_values(settlement, verdict(settlement.accepted), settlement.reason, now_ms, "bought")
         db.execute(_RESULT, values)
+        db.execute(_SPEND, (day_of(now_ms), settlement.job_id))
         return True
 
     return run
@@ -184,6 +193,17 @@ def abandon(now_ms: int) -> Operation[tuple[JobRecord, ...]]:
 
 def _one(db: sqlite3.Connection, sql: str, parameters: tuple[object, ...]) -> Any:
     return db.execute(sql, parameters).fetchone()
+
+
+def _expect_room(db: sqlite3.Connection, begun: JobBegun, now_ms: int) -> None:
+    """Raise AllowanceExceeded. Jobs are begun one after the other, so each sees those before it as running."""
+    if not begun.allowance.limited:
+        return
+    query = queries.spending(begun.key_id, now_ms)
+    spent = query.decode(_one(db, query.sql, query.parameters))
+    exceeded = overrun(begun.allowance, spent, begun.max_price)
+    if exceeded is not None:
+        raise AllowanceExceeded(exceeded)
 
 
 def _keep(db: sqlite3.Connection, job_id: str, side: Side, packets: Iterable[Evidence], now_ms: int) -> None:

@@ -112,7 +112,10 @@ class Attempt:
         return self._first_piece_at is not None
 
     async def start(self) -> None:
-        """Order the job; returns when the executor has taken it. The order is on disk before it is on the wire."""
+        """Order the job; returns when the executor has taken it. The order is on disk before it is on the wire.
+
+        Raises AttemptFailed, AllowanceExceeded or another LedgerError.
+        """
         offer, quote = self.terms.job_offer, self.bid.quote
         await self._desk.ledger.begin_job(
             JobBegun(
@@ -125,6 +128,10 @@ class Attempt:
                 jurisdiction=quote.jurisdiction,
                 quote=self.terms.quote.raw,
                 job_offer=offer.raw,
+                completion_id=self.terms.account.completion_id,
+                key_id=self.terms.account.key_id,
+                max_price=self.terms.max_price,
+                allowance=self.terms.account.allowance,
             )
         )
         with _translated(STARTED_TIMEOUT_S + quote.first_token_ms / 1000, "take the job"):

@@ -19,6 +19,7 @@ from ryvion_node.market.constants import MAX_BACKGROUND_SETTLEMENTS
 from ryvion_node.market.floor import TradingFloor
 from ryvion_node.market.interface import ChatOrder, MarketError, Route
 from ryvion_node.market.purchase import Purchase
+from ryvion_node.market.purse import Purse
 from ryvion_node.p2p.interface import Network
 from ryvion_protocol.messages import Offer
 
@@ -46,7 +47,7 @@ class Buyer:
         bidding = Bidding(network, network_id, nursery, desk.clock_ms)
         self._floor = TradingFloor(network_id, book, desk, bidding, quote_peers, digests or {})
         self._nursery = nursery
-        self._max_price = max_price
+        self._purse = Purse(desk.ledger, desk.clock_ms, max_price)
         self._settling = 0
 
     def offers(self) -> tuple[Offer, ...]:
@@ -55,7 +56,8 @@ class Buyer:
 
     async def route(self, order: ChatOrder) -> Route:
         """Hold the quote round and explain the choice, without running a job."""
-        auction = Auction(self._floor, self._limited(order))
+        cap = await self._purse.cap(order)
+        auction = Auction(self._floor, replace(order, max_price=cap.microcredits))
         try:
             live = await auction.next_bid()
         except MarketError as exc:
@@ -66,7 +68,8 @@ class Buyer:
     @asynccontextmanager
     async def buy(self, order: ChatOrder) -> AsyncIterator[Purchase]:
         """Place a job: entering returns once an executor accepted it; leaving stops and settles what still runs."""
-        purchase = Purchase(self._floor, self._limited(order), self._release)
+        cap = await self._purse.cap(order)
+        purchase = Purchase(self._floor, order, self._purse, cap, self._release)
         try:
             await purchase.place()
             yield purchase
@@ -74,10 +77,6 @@ class Buyer:
             attempt = purchase.leave()
             if attempt is not None:
                 self._nursery.start_soon(self._stop_and_settle, attempt)
-
-    def _limited(self, order: ChatOrder) -> ChatOrder:
-        limits = [limit for limit in (order.max_price, self._max_price) if limit is not None]
-        return replace(order, max_price=min(limits, default=None))
 
     def _release(self, attempt: Attempt) -> None:
         """Close a finished attempt's stream, off the caller's path."""

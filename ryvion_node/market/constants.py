@@ -48,6 +48,8 @@ COOLDOWN_S: Final = 30.0
 MAX_COOLDOWNS: Final = 4096
 MAX_BACKGROUND_SETTLEMENTS: Final = 64
 """Cancelled jobs whose receipts are still awaited; beyond this their streams are just closed."""
+HELD_RETRY_MS: Final = 2_000
+"""When what is left of a key's allowance is held by running jobs: a typical answer's time."""
 
 WARMUP_POLL_S: Final = 0.25
 WARMUP_TIMEOUT_S: Final = 10.0

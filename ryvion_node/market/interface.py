@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+from ryvion_node.ledger.spending import UNLIMITED, Allowance
 from ryvion_protocol.checks import Check
 from ryvion_protocol.messages import (
     CallPiece,
@@ -34,6 +35,9 @@ MarketErrorCode = Literal[
     "unsupported",  # no executor of this model can do all that the order asks; `features` names what is lacking
     "grammar_invalid",  # the schema or tools asked for make no grammar
     "price_limit",  # every offer is above the limit of the caller or of this node
+    "budget_exhausted",  # the key that pays has spent what it may, for this day or for good
+    "spending_velocity",  # it has spent what it may in 60 minutes: try later
+    "budget_held",  # its running jobs may still cost what is left: try when they have ended
     "no_capacity",  # offers exist, all are busy or out of reach: try later
     "node_timeout",  # an executor took the job and stalled, and no other could be had
     "node_failed",  # an executor failed, and no other could be had (or text had already been delivered)
@@ -56,6 +60,19 @@ class MarketError(Exception):
         self.retry_after_ms = retry_after_ms
         self.features = features
         """What the order needs and nobody has (spec 03, "Features"); with the code `unsupported`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """For whom an order is bought, and what its key may spend."""
+
+    key_id: str = ""
+    completion_id: str = ""
+    """What the caller is told its answer is called; several jobs may work on one answer."""
+    allowance: Allowance = UNLIMITED
+
+
+NO_ACCOUNT: Final = Account()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +105,7 @@ class ChatOrder:
     """ISO 3166-1 alpha-2; any of these; empty: anywhere. Groups are expanded before."""
     max_price: int | None = None
     """Micro-credits for the whole job."""
+    account: Account = NO_ACCOUNT
 
 
 @dataclass(frozen=True, slots=True)

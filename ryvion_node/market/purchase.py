@@ -7,9 +7,11 @@ import os
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Self
 
 from ryvion_node.ledger.errors import LedgerError
+from ryvion_node.ledger.spending import AllowanceExceeded
 from ryvion_node.log import log_event
 from ryvion_node.market.attempt import Attempt, AttemptFailed
 from ryvion_node.market.auction import Auction
@@ -17,6 +19,7 @@ from ryvion_node.market.bidding import LiveBid
 from ryvion_node.market.constants import MAX_ATTEMPTS
 from ryvion_node.market.floor import TradingFloor
 from ryvion_node.market.interface import ChatOrder, Done, JobEvent, MarketError, Placement, Taken
+from ryvion_node.market.purse import Cap, Purse, books_closed
 from ryvion_node.market.terms import Randomness, draw_up
 from ryvion_node.p2p.peer_id import peer_id_of
 from ryvion_protocol.errors import ProtocolError
@@ -32,11 +35,15 @@ _HOPELESS = ("grammar_invalid",)
 class Purchase:
     """One order on its way: implements `BoughtJob`."""
 
-    def __init__(self, floor: TradingFloor, order: ChatOrder, release: Callable[[Attempt], None]) -> None:
+    def __init__(
+        self, floor: TradingFloor, order: ChatOrder, purse: Purse, cap: Cap, release: Callable[[Attempt], None]
+    ) -> None:
         self._floor = floor
+        self._purse = purse
+        self._cap = cap
         self._release = release
-        self._order = order
-        self._auction = Auction(floor, order)
+        self._order = replace(order, max_price=cap.microcredits)
+        self._auction = Auction(floor, self._order)
         self._attempt: Attempt | None = None
         self._placement: Placement | None = None
         self._tries = 0
@@ -55,14 +62,18 @@ class Purchase:
             try:
                 live = await self._auction.next_bid()
             except MarketError as exc:
-                raise _broken(self._failure) if self._failure is not None else exc from None
+                raise _broken(self._failure) if self._failure is not None else await self._explained(exc) from None
             self._tries += 1
             attempt = self._new_attempt(live)
             self._attempt = attempt
             try:
                 await attempt.start()
+            except AllowanceExceeded as exc:
+                self._attempt = None
+                self._release(attempt)
+                raise await self._purse.refusal(self._order.account, exc.overrun) from exc
             except LedgerError as exc:
-                raise _books_closed(exc) from exc
+                raise books_closed(exc) from exc
             except AttemptFailed as exc:
                 await self._give_up(attempt, exc)
                 if exc.code in _HOPELESS:
@@ -101,7 +112,7 @@ class Purchase:
                 return
             outcome = await attempt.settle()
         except LedgerError as exc:
-            raise _books_closed(exc) from exc
+            raise books_closed(exc) from exc
         except AttemptFailed as exc:
             self._ready.clear()
             await self._give_up(attempt, exc)
@@ -145,7 +156,13 @@ class Purchase:
         try:
             await attempt.record_failure(failure.code, str(failure))
         except LedgerError as exc:
-            raise _books_closed(exc) from exc
+            raise books_closed(exc) from exc
+
+    async def _explained(self, refused: MarketError) -> MarketError:
+        """That nobody is cheap enough is the key's matter when its allowance set the limit."""
+        if refused.code != "price_limit" or self._cap.overrun is None:
+            return refused
+        return await self._purse.refusal(self._order.account, self._cap.overrun)
 
     def _placed(self, attempt: Attempt, live: LiveBid) -> Placement:
         assert attempt.started is not None
@@ -163,10 +180,6 @@ class Purchase:
             price_out=quote.price_out,
             route=self._auction.explain(live, self._auction.why),
         )
-
-
-def _books_closed(error: LedgerError) -> MarketError:
-    return MarketError("no_capacity", f"this node cannot keep its books, so it buys nothing: {error}", 60_000)
 
 
 def _broken(failure: AttemptFailed | None, *, after_text: bool = False) -> MarketError:

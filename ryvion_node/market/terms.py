@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ryvion_node.market.constants import DEFAULT_MAX_COMPLETION_TOKENS
-from ryvion_node.market.interface import ChatOrder
+from ryvion_node.market.interface import Account, ChatOrder
 from ryvion_node.market.selection import Bid
 from ryvion_node.market.wanted import job_request, sampling_of
 from ryvion_protocol.constants import JOB_OFFER_LIFETIME_MS, PRICE_UNIT_TOKENS, PROTOCOL_VERSION
@@ -29,9 +29,12 @@ class Randomness:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What both sides sign up to."""
+    """What both sides sign up to, and for whom."""
 
     job_id: JobId
+    account: Account
+    max_price: int
+    """Micro-credits."""
     job_offer: Packet
     job_request: Packet
     quote: Packet
@@ -71,7 +74,7 @@ def draw_up(
         expires_ms=now_ms + JOB_OFFER_LIFETIME_MS,
     )
     packet = pack(offer, identity)
-    return Terms(job_id_of(packet), packet, request, quote, JOB_OFFER_LIFETIME_MS / 1000)
+    return Terms(job_id_of(packet), order.account, limit, packet, request, quote, JOB_OFFER_LIFETIME_MS / 1000)
 
 
 def _affordable(max_price: int | None, prompt: int, bid: Bid) -> int:

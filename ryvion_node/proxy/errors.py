@@ -20,6 +20,7 @@ STATUS_AND_TYPE: Final[dict[str, tuple[int, str]]] = {
     "context_length_exceeded": (400, INVALID_REQUEST),
     "invalid_api_key": (401, INVALID_REQUEST),
     "price_limit": (402, "insufficient_quota"),
+    "insufficient_quota": (402, "insufficient_quota"),
     "jurisdiction_not_allowed": (403, "permission_error"),
     "insufficient_scope": (403, "permission_error"),
     "host_not_allowed": (403, "permission_error"),
@@ -31,7 +32,11 @@ STATUS_AND_TYPE: Final[dict[str, tuple[int, str]]] = {
     "request_timeout": (408, INVALID_REQUEST),
     "request_too_large": (413, INVALID_REQUEST),
     "unsupported_media_type": (415, INVALID_REQUEST),
+    "idempotency_key_reused": (400, INVALID_REQUEST),
+    "idempotency_key_in_use": (409, INVALID_REQUEST),
+    "idempotency_answer_lost": (409, INVALID_REQUEST),
     "rate_limit_exceeded": (429, "rate_limit_error"),
+    "spending_velocity_exceeded": (429, "rate_limit_error"),
     "internal_error": (500, SERVER),
     "node_failed": (502, SERVER),
     "no_capacity": (503, SERVER),
@@ -44,7 +49,13 @@ _PARAM_OF_MARKET_CODE: Final = {
     "context_length_exceeded": "messages",
 }
 
-_CODE_OF_MARKET_CODE: Final = {"unsupported": "unsupported_parameter", "grammar_invalid": "invalid_value"}
+_CODE_OF_MARKET_CODE: Final = {
+    "unsupported": "unsupported_parameter",
+    "grammar_invalid": "invalid_value",
+    "budget_exhausted": "insufficient_quota",
+    "budget_held": "rate_limit_exceeded",
+    "spending_velocity": "spending_velocity_exceeded",
+}
 
 Headers = tuple[tuple[str, str], ...]
 

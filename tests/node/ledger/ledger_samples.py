@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable
 
 from ryvion_node.ledger.records import NO_ENVELOPE, JobBegun, Settlement, Side, SoldResult
+from ryvion_node.ledger.spending import UNLIMITED, Allowance
 from ryvion_protocol.checks import Check
 from ryvion_protocol.schema import JobId, NodeKey
 
@@ -30,6 +31,9 @@ def begun(
     executor: NodeKey = EXECUTOR,
     requester: NodeKey = REQUESTER,
     completion_id: str = "",
+    key_id: str = "key-1",
+    max_price: int = 1_000,
+    allowance: Allowance = UNLIMITED,
 ) -> JobBegun:
     return JobBegun(
         job_id=job_id(number),
@@ -42,7 +46,9 @@ def begun(
         quote=f"quote {number}".encode(),
         job_offer=f"offer {number}".encode(),
         completion_id=completion_id,
-        key_id="key-1" if side == "bought" else "",
+        key_id=key_id if side == "bought" else "",
+        max_price=max_price if side == "bought" else 0,
+        allowance=allowance if side == "bought" else UNLIMITED,
     )
 
 

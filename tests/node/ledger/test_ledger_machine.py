@@ -21,12 +21,14 @@ from ryvion_node.ledger.errors import LedgerError
 from ryvion_node.ledger.fake import FakeLedger
 from ryvion_node.ledger.interface import Ledger
 from ryvion_node.ledger.records import Evidence, Side
+from ryvion_node.ledger.spending import HOUR_MS, UNLIMITED, Allowance
 from ryvion_node.ledger.store import open_ledger
 from tests.node.ledger.ledger_samples import EXECUTOR, REQUESTER, begun, digest, job_id, settlement, sold
 
 T = TypeVar("T")
 NUMBERS = st.integers(1, 2)
 """Few jobs, so that most steps meet one that is there."""
+ALLOWANCES = st.builds(Allowance, *(st.sampled_from([None, 0, 1_000, 1_700]) for _ in range(3)))
 SIDES: st.SearchStrategy[Side] = st.sampled_from(["bought", "sold"])
 
 
@@ -80,9 +82,14 @@ class LedgerMachine(RuleBasedStateMachine):
         expected = outcome(lambda: run_now(write(self.model)))
         assert outcome(lambda: self.real.call(write)) == expected
 
-    @rule(number=NUMBERS, side=SIDES)
-    def begin(self, number: int, side: Side) -> None:
-        self.both(lambda ledger: ledger.begin_job(begun(number, side, completion_id=f"completion {number % 2}")))
+    @rule(number=NUMBERS, side=SIDES, allowance=ALLOWANCES)
+    def begin(self, number: int, side: Side, allowance: Allowance = UNLIMITED) -> None:
+        job = begun(number, side, completion_id=f"completion {number % 2}", allowance=allowance)
+        self.both(lambda ledger: ledger.begin_job(job))
+
+    @rule(hours=st.sampled_from([0.5, 1, 24]))
+    def time_passes(self, hours: float) -> None:
+        self.now += round(hours * HOUR_MS)
 
     @rule(number=NUMBERS, previous=st.sampled_from([None, None, None, 1]))
     def finish(self, number: int, previous: int | None) -> None:
@@ -143,6 +150,8 @@ async def everything(ledger: Ledger) -> list[object]:
     shown: list[object] = [await ledger.totals(), await ledger.last_envelope_hash(EXECUTOR, REQUESTER)]
     shown += [await ledger.unfinished_jobs("bought"), await ledger.unfinished_jobs("sold")]
     shown += [await ledger.by_completion_id("completion 0")]
+    shown += [await ledger.spending("key-1"), await ledger.spending("")]
+    shown += [await ledger.room_returns_ms("key-1", microcredits) for microcredits in (1, 700, 701)]
     shown += [(record.at_ms, record.job) for record in await ledger.receipts(100)]
     for number in (1, 2):
         detail = await ledger.receipt(sold(number).receipt_cid)

@@ -23,6 +23,10 @@ TRIGGERS = [
     "DELETE FROM jobs",
     "UPDATE jobs SET cost_microcredits = 1",
     "UPDATE jobs SET requester_key = executor_key",
+    "UPDATE jobs SET max_price = 0",
+    "DELETE FROM spending",
+    "UPDATE spending SET microcredits = microcredits - 1",
+    "UPDATE spending SET key_id = 'another'",
     "INSERT OR REPLACE INTO evidence (seq, job_id, side, kind, packet, at_ms) SELECT seq, job_id, side, kind, x'00', 0 "
     "FROM evidence",
 ]
@@ -101,7 +105,7 @@ async def test_the_durable_settings_are_on(store: SqliteLedger, path: Path) -> N
         strict = other.execute(
             "SELECT name, strict FROM pragma_table_list WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
         )
-        assert dict(strict.fetchall()) == {"jobs": 1, "evidence": 1, "checks": 1}
+        assert dict(strict.fetchall()) == {"jobs": 1, "evidence": 1, "checks": 1, "spending": 1}
     other.close()
     writing, reading = store._writer._db, store._reading
     for pragma, wanted in (("synchronous", 2), ("foreign_keys", 1), ("trusted_schema", 0), ("busy_timeout", 5000)):
