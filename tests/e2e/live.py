@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -128,3 +130,10 @@ def thaw(node: DemoNode) -> None:
     """Let frozen workers go on."""
     for pid in workers_of(node):
         os.kill(pid, signal.SIGCONT)
+
+
+def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "ryvion_node", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )

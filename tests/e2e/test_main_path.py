@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +13,7 @@ import openai
 import pytest
 
 from tests.e2e.conftest import MODEL
-from tests.e2e.live import LiveMarket, wait_until
+from tests.e2e.live import LiveMarket, cli, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -160,10 +158,3 @@ def test_command_line_shows_offers_and_explains_a_route(market: LiveMarket) -> N
     route = json.loads(cli("route", MODEL, "--home", home, "--json").stdout)
     assert route["winner"] == market.nodes["cheap"].node_key
     assert cli("route", MODEL, "--home", home, "--jurisdiction", "JP").returncode == 1
-
-
-def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user does."""
-    return subprocess.run(
-        [sys.executable, "-m", "ryvion_node", *arguments], capture_output=True, text=True, timeout=60, check=False
-    )

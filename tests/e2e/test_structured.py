@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -12,7 +13,7 @@ import openai
 import pytest
 
 from tests.e2e.conftest import MODEL
-from tests.e2e.live import LiveMarket
+from tests.e2e.live import LiveMarket, cli
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -143,6 +144,19 @@ def test_streamed_call_is_the_same_as_the_whole_one(client: openai.OpenAI) -> No
     ]
     assert (deltas[0].index, deltas[0].id, deltas[0].function.name) == (0, whole.id, whole.function.name)
     assert "".join(call.function.arguments for call in deltas) == whole.function.arguments
+
+
+def test_receipt_of_a_call_verifies_offline_against_the_completion(client: openai.OpenAI, tmp_path: Path) -> None:
+    answer = ask(client, tools=TOOLS[:1], tool_choice="required", max_tokens=300)
+    about = answer.model_extra["ryvion"]
+    receipt, completion = tmp_path / "receipt.json", tmp_path / "completion.json"
+    receipt.write_text(json.dumps({**about["receipt"], "audit_envelope": about["envelope"]}), encoding="utf-8")
+    completion.write_text(answer.model_dump_json(), encoding="utf-8")
+    assert cli("receipts", "verify", str(receipt), "--answer", str(completion)).returncode == 0
+    call = answer.choices[0].message.tool_calls[0]
+    call.function.arguments = call.function.arguments.replace("}", ' "more": 1}')
+    completion.write_text(answer.model_dump_json(), encoding="utf-8")
+    assert cli("receipts", "verify", str(receipt), "--answer", str(completion)).returncode == 1
 
 
 def test_result_of_a_call_goes_back_to_the_model(client: openai.OpenAI) -> None:
