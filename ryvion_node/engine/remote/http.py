@@ -201,6 +201,8 @@ async def _next_event(stream: trio.abc.Stream, machine: h11.Connection) -> h11.E
 
 def _reason(exc: BaseException) -> str:
     cause = exc if exc.__cause__ is None else exc.__cause__
+    if isinstance(cause, BaseExceptionGroup):  # an attempt per address of the host
+        cause = cause.exceptions[0]
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"its certificate is not valid: {cause.verify_message}"
     return (str(getattr(cause, "strerror", None) or cause) or type(cause).__name__)[:200]

@@ -92,6 +92,7 @@ async def test_model_goes_and_comes_with_its_server() -> None:
         await nursery.start(engine.run)
         await engine.settled()
         assert engine.status()[0].state == "restarting"
+        assert "refused" in engine.status()[0].reason
         assert (await failure(engine, GO)).code == "worker_crashed"
         for _ in range(2):
             server.port = port
