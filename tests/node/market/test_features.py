@@ -300,6 +300,15 @@ async def test_executor_that_does_not_promise_to_count_alike_is_held_to_a_bound(
         assert {check.name for check in bought.outcome.checks if check.outcome == "bounded"} == {"units_counted"}
 
 
+async def test_engine_that_makes_a_call_no_frame_can_carry_fails_its_job_and_not_its_node() -> None:
+    scripts = [Script("I look", calls=(engine.ToolCall("c1", "no such name!", "{}"),)), Script("fine")]
+    async with marketplace(SellerPlan(1, script=lambda r: scripts.pop(0))) as market:
+        with pytest.raises(MarketError, match="worker_crashed") as caught:
+            await buy(market, order(tools=TOOLS))
+        assert caught.value.code == "node_failed"
+        assert (await buy(market)).text == "fine"
+
+
 def test_words_of_a_later_version_are_refused_not_dropped() -> None:
     wanted = order(seed=1)
     offer = JobOffer(
