@@ -120,10 +120,10 @@ MAX_HEADER_LAYERS: Final = 1024
 MAX_HEADER_NUMBER: Final = 1 << 32
 """Of any width or count in the metadata; keeps the products of a forged header small."""
 
-SCORE_ROWS: Final = 32
+SCORE_ROWS: Final = 16
 """Tokens judged between two steps: each takes up to half a millisecond."""
 SCORE_BYTES: Final = 16 * 1024 * 1024
-"""Of the logits of one step: on a vocabulary of 256k tokens these are 16 rows."""
+"""Of the logits of one step: on a vocabulary of 512k tokens these are 8 rows."""
 GRAMMAR_PATIENCE_S: Final = 0.005
 """That one step waits for grammars at most; a job whose grammar takes longer sits out until it is there."""
 MAX_GRAMMAR_BYTES: Final = 64 * 1024

@@ -153,5 +153,5 @@ def test_scores_wait_for_a_late_grammar(bench: Bench) -> None:
 
 def test_fewer_rows_of_a_large_vocabulary() -> None:
     assert rows_at_once(1024) == SCORE_ROWS
-    assert rows_at_once(256 * 1024) == 16
+    assert rows_at_once(512 * 1024) == 8
     assert rows_at_once(2**30) == 1
