@@ -49,7 +49,7 @@ class Spelling(Protocol):
 
     size: int
 
-    def piece(self, token: int) -> bytes: ...
+    def pieces(self) -> list[bytes]: ...
 
     def name(self, token: int) -> str: ...
 
@@ -163,7 +163,7 @@ class _Spelled:
         self.eos_token_id = ends[0]
         self.bos_token_id = None
         self.tokens = [
-            vocabulary.piece(token) or b"\xff" + vocabulary.name(token).encode() for token in range(vocabulary.size)
+            piece or b"\xff" + vocabulary.name(token).encode() for token, piece in enumerate(vocabulary.pieces())
         ]
 
     def __call__(self, text: bytes | str) -> list[int]:

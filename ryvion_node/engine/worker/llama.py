@@ -164,6 +164,15 @@ class Vocabulary:
             known = self._pieces[token] = self._read_piece(token, special=False)
         return known
 
+    def pieces(self) -> list[bytes]:
+        """Those of all tokens in order; much faster than one by one."""
+        buffer = ctypes.create_string_buffer(64)
+        lengths = (_lib.llama_token_to_piece(self._handle, token, buffer, 64, 0, False) for token in range(self.size))
+        return [
+            buffer.raw[:length] if length >= 0 else self._read_piece(token, special=False)
+            for token, length in enumerate(lengths)
+        ]
+
     def name(self, token: int) -> str:
         """A token as templates write it, e.g. <|end|>; empty when the model has no such token."""
         return self._read_piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""

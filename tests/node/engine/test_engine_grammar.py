@@ -209,13 +209,17 @@ def test_a_grammar_left_behind_says_so(grammars: Grammars, vocabulary: Vocabular
 def test_a_model_without_an_end_refuses_grammars(vocabulary: Vocabulary) -> None:
     class Endless:
         size = vocabulary.size
-        piece, name, tokenise = vocabulary.piece, vocabulary.name, vocabulary.tokenise
+        pieces, name, tokenise = vocabulary.pieces, vocabulary.name, vocabulary.tokenise
 
         def ends(self, token: int) -> bool:
             return False
 
     with pytest.raises(GrammarInvalid, match="no token that ends"):
         Grammars(Endless()).compile(("regex", "a"))
+
+
+def test_pieces_are_those_of_each_token(vocabulary: Vocabulary) -> None:
+    assert vocabulary.pieces() == [vocabulary.piece(token) for token in range(vocabulary.size)]
 
 
 def test_many_masks_are_followed_at_once(grammars: Grammars, vocabulary: Vocabulary) -> None:
