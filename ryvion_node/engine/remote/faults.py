@@ -12,7 +12,7 @@ from ryvion_node.engine.remote.sse import Garbled
 from ryvion_protocol.schema import as_note
 
 _TOO_LONG: Final = re.compile(
-    r"context[ _-](length|size|window)|max(imum)?[ _]model[ _]len|input length", re.IGNORECASE
+    r"context[ _-](length|size|window)|max(imum)?[ _]model[ _]len|input length|max_new_tokens", re.IGNORECASE
 )
 """llama-server: exceeds the available context size. vLLM: maximum context length, maximum model length. SGLang: longer
 than the model's context length. Ollama: input length exceeds the context length. llama-cpp-python: exceed context window."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from ryvion_node.engine.interface import Ended, EngineError, GenerationEvent, GenerationRequest, PromptRead
 from ryvion_node.engine.remote.answer import Answer, Reason
-from ryvion_node.engine.remote.dialect import completion_body, continues
-from ryvion_node.engine.remote.faults import failure
-from ryvion_node.engine.remote.http import HttpServer, ServerLost, ServerRefused, ServerSlow
+from ryvion_node.engine.remote.dialect import completion_body, continues, prompt_body
+from ryvion_node.engine.remote.faults import failure, refusal
+from ryvion_node.engine.remote.http import HttpServer, ServerLost, ServerRefused, ServerSlow, encoded
 from ryvion_node.engine.remote.meter import Meter, OwnMeter
 from ryvion_node.engine.remote.spec import Flavour
 from ryvion_node.engine.remote.sse import Garbled
-from ryvion_node.engine.remote.stream import Timing, completion
+from ryvion_node.engine.remote.stream import Completion, Timing, completion
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,8 @@ async def job_events(backend: Backend, request: GenerationRequest) -> AsyncGener
             )
         yield PromptRead(prompt)
     fitting = replace(request, max_tokens=min(request.max_tokens, room + 1))
-    body = completion_body(backend.flavour, backend.served_as, backend.context_tokens, fitting)
     try:
-        async with completion(backend.server, body, request.max_tokens, backend.timing) as events:
+        async with _begun(backend, fitting) as events:
             if backend.meter is None:
                 yield PromptRead(room, is_exact=False)
             while not answer.done and (data := await events.next(has_begun=answer.chunks > 0)) is not None:
@@ -59,6 +59,33 @@ async def job_events(backend: Backend, request: GenerationRequest) -> AsyncGener
     if (rest := answer.rest()) is not None:
         yield rest
     yield await _ended(backend, answer, reason)
+
+
+@asynccontextmanager
+async def _begun(backend: Backend, request: GenerationRequest) -> AsyncIterator[Completion]:
+    """The stream. Where nobody counts prompts, and prompt and answer together are more than the server allows, it is asked
+    once more for an answer that surely fits. Raises as `completion` does."""
+    async with AsyncExitStack() as stack:
+        try:
+            events = await stack.enter_async_context(_asked(backend, request))
+        except ServerRefused as exc:
+            room = backend.context_tokens - _most_tokens(request)
+            is_too_long = refusal(backend.name, exc.status, exc.body).code == "context_overflow"
+            if backend.meter is not None or not is_too_long or not 0 < room < request.max_tokens:
+                raise
+            events = await stack.enter_async_context(_asked(backend, replace(request, max_tokens=room)))
+        yield events
+
+
+def _asked(backend: Backend, request: GenerationRequest) -> AbstractAsyncContextManager[Completion]:
+    body = completion_body(backend.flavour, backend.served_as, backend.context_tokens, request)
+    return completion(backend.server, body, request.max_tokens, backend.timing)
+
+
+def _most_tokens(request: GenerationRequest) -> int:
+    """More than any tokenizer makes of the prompt: a token per byte, and what templates put around turns and tools."""
+    body = prompt_body("openai", "", request.turns, request.tools)
+    return len(encoded(body)) + 16 * len(request.turns) + 64
 
 
 async def _ended(backend: Backend, answer: Answer, reason: Reason) -> Ended:

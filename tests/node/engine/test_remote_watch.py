@@ -69,7 +69,8 @@ async def test_cancelled_job_closes_its_request() -> None:
 async def test_slow_reader_holds_the_server_back() -> None:
     pieces = [chunk({"content": "x" * 20_000})] * 1000
     server = sglang(Play([*pieces, chunk(finish="stop"), usage(7, 5), DONE]))
-    async with serving(server), remote(server) as engine:
+    server.models = ({"id": "m", "owned_by": "sglang"},)
+    async with serving(server), remote(server, context_tokens=2**20) as engine:
         async with engine.generate(replace(GO, max_tokens=200_000)) as events:
             await anext(events)
             await anext(events)
@@ -220,6 +221,21 @@ async def test_context_of_the_server_is_kept() -> None:
         server.routes["/tokenize"] = lambda _: reply({"count": 512})
         assert (await failure(engine, GO)).code == "context_overflow"
     assert len(server.jobs()) == 1
+
+
+async def test_answer_that_does_not_fit_behind_an_uncounted_prompt_is_asked_for_shorter() -> None:
+    def strict(body: Body) -> Play:
+        return said("x") if body["max_tokens"] <= 400 else refused(400, "maximum context length is 512 tokens")
+
+    server = sglang(said("x"))
+    server.job = strict
+    async with serving(server), remote(server) as engine:
+        assert text_of(await collect(engine, replace(GO, max_tokens=500))) == "x"
+        first, second = server.jobs()
+        assert (first["max_tokens"], 300 < second["max_tokens"] < 400) == (500, True)
+        server.job = lambda _: refused(400, "maximum context length is 512 tokens")
+        assert (await failure(engine, GO)).code == "context_overflow"
+    assert len(server.jobs()) == 3
 
 
 async def test_own_tokenizer_counts_prompt_and_answer() -> None:
