@@ -14,13 +14,14 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 from ryvion_node.errors import EXIT_DATA, EXIT_NO_INPUT, EXIT_TEMPORARY, EXIT_USAGE, OperatorError
 from ryvion_node.jurisdictions import COUNTRIES, parse_jurisdiction
+from ryvion_node.ledger.spending import Allowance
 from ryvion_node.paths import FileMissing, read_private_file, replace_private_file, sole_editor
 
 Scope = Literal["buyer", "read-only", "write-only", "operator"]
@@ -36,7 +37,11 @@ MAX_TOKEN_CHARACTERS: Final = 256
 MAX_KEYS: Final = 1000
 MAX_NAME_CHARACTERS: Final = 64
 MAX_FILE_BYTES: Final = 1024 * 1024
-_VERSION: Final = 1
+MAX_LIMIT: Final = 2**53 - 1
+"""Of any limit: what JSON numbers hold exactly everywhere."""
+_VERSION: Final = 2
+_READ_VERSIONS: Final = (1, 2)
+"""Keys of version 1 had no limits."""
 
 
 class KeysCorrupt(OperatorError):
@@ -72,6 +77,31 @@ class KeysBusy(OperatorError):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """How much a key may be used; None: without limit. Money in micro-credits."""
+
+    budget_day: int | None = None
+    """In one day of UTC."""
+    budget_total: int | None = None
+    velocity: int | None = None
+    """In any 60 minutes: stops a program that runs wild long before a budget does."""
+    requests_per_minute: int | None = 3_000
+    """50 a second, which no person and few programs need; one in a loop is stopped."""
+    jobs_at_once: int | None = 64
+    """As many as the endpoint serves at once (`proxy.constants`)."""
+
+    @property
+    def allowance(self) -> Allowance:
+        """The part that the ledger checks."""
+        return Allowance(hour=self.velocity, day=self.budget_day, total=self.budget_total)
+
+
+NO_BUDGETS: Final = KeyLimits()
+NEW_KEY_LIMITS: Final = KeyLimits(velocity=5_000_000)
+"""5 credits an hour, until the owner says otherwise: what a leaked or looping key can spend before somebody looks."""
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
     """A key as it is kept: everything but the key itself."""
 
@@ -83,6 +113,7 @@ class ApiKey:
     """Where the key buys, groups expanded; empty: anywhere."""
     created_ms: int
     token_sha256: str
+    limits: KeyLimits = NO_BUDGETS
 
 
 class KeyStore:
@@ -94,7 +125,9 @@ class KeyStore:
         self._stamp: tuple[int, ...] | None = None
         self._keys: tuple[ApiKey, ...] = ()
 
-    def create(self, name: str, scope: Scope, jurisdiction: str = "") -> tuple[ApiKey, str]:
+    def create(
+        self, name: str, scope: Scope, jurisdiction: str = "", limits: KeyLimits = NEW_KEY_LIMITS
+    ) -> tuple[ApiKey, str]:
         """Make a key and return it with its token, which can never be shown again.
 
         `jurisdiction` is text as `parse_jurisdiction` reads it. Raises KeyNameInvalid, JurisdictionUnknown,
@@ -114,6 +147,7 @@ class KeyStore:
                 jurisdictions=jurisdictions,
                 created_ms=self._clock(),
                 token_sha256=_hash(token),
+                limits=limits,
             )
             keys.append(key)
         return key, token
@@ -121,11 +155,15 @@ class KeyStore:
     def revoke(self, key_id: str) -> ApiKey:
         """Forget a key and return what it was; raises KeyNotFound."""
         with self._editing() as keys:
-            found = next((key for key in keys if key.id == key_id), None)
-            if found is None:
-                raise KeyNotFound(key_id=key_id)
-            keys.remove(found)
-        return found
+            return keys.pop(_position(keys, key_id))
+
+    def change(self, key_id: str, limits: Mapping[str, int | None]) -> ApiKey:
+        """Change some of a key's limits, by their names in KeyLimits, and return the key; raises KeyNotFound."""
+        with self._editing() as keys:
+            position = _position(keys, key_id)
+            key = keys[position]
+            keys[position] = changed = replace(key, limits=replace(key.limits, **limits))
+        return changed
 
     def list_keys(self) -> tuple[ApiKey, ...]:
         """All keys, oldest first; raises KeysCorrupt or TooOpen."""
@@ -173,6 +211,13 @@ class KeyStore:
             replace_private_file(self._path, _serialise(keys))
 
 
+def _position(keys: list[ApiKey], key_id: str) -> int:
+    for position, key in enumerate(keys):
+        if key.id == key_id:
+            return position
+    raise KeyNotFound(key_id=key_id)
+
+
 def _hash(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -193,11 +238,14 @@ def _serialise(keys: list[ApiKey]) -> bytes:
 def _parse(data: bytes) -> tuple[ApiKey, ...]:
     """Raises ValueError with what is wrong (JSONDecodeError and UnicodeDecodeError are such)."""
     document = json.loads(data)
-    if not isinstance(document, dict) or document.get("version") != _VERSION:
-        raise ValueError(f"it is no list of keys of version {_VERSION}")
+    version = document.get("version") if isinstance(document, dict) else None
+    if type(version) is not int or version not in _READ_VERSIONS:
+        raise ValueError(f"it is no list of keys of version {' or '.join(map(str, _READ_VERSIONS))}")
     entries = document.get("keys")
     if not isinstance(entries, list) or len(entries) > MAX_KEYS:
         raise ValueError(f"`keys` must be a list of at most {MAX_KEYS}")
+    if version == 1:
+        entries = [entry | {"limits": asdict(NO_BUDGETS)} if isinstance(entry, dict) else entry for entry in entries]
     return tuple(_parse_key(entry, number) for number, entry in enumerate(entries, start=1))
 
 
@@ -210,6 +258,7 @@ def _parse_key(entry: object, number: int) -> ApiKey:
             "jurisdictions": list(codes),
             "created_ms": int(created_ms),
             "token_sha256": str(token_sha256),
+            "limits": dict(limits),
             **rest,
         } if not rest and type(created_ms) is int:
             pass
@@ -223,4 +272,16 @@ def _parse_key(entry: object, number: int) -> ApiKey:
         raise ValueError(f"key {number} has no SHA-256 in token_sha256")
     if not all(isinstance(code, str) and code in COUNTRIES for code in codes):
         raise ValueError(f"key {number} has an unknown country in jurisdictions")
-    return ApiKey(key_id, name, known_scope, tuple(codes), created_ms, token_sha256)
+    return ApiKey(key_id, name, known_scope, tuple(codes), created_ms, token_sha256, _parse_limits(limits, number))
+
+
+def _parse_limits(limits: dict[str, object], number: int) -> KeyLimits:
+    wanted = [limit.name for limit in fields(KeyLimits)]
+    if set(limits) != set(wanted):
+        raise ValueError(f"the limits of key {number} must be exactly {', '.join(wanted)}")
+    values: dict[str, int | None] = {}
+    for name, value in limits.items():
+        if value is not None and (not isinstance(value, int) or type(value) is bool or not 0 <= value <= MAX_LIMIT):
+            raise ValueError(f"{name} of key {number} must be null or a whole number from 0 to {MAX_LIMIT}")
+        values[name] = value
+    return KeyLimits(**values)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,11 @@ import pytest
 
 from ryvion_node.cli.doctor import machine
 from ryvion_node.identity import load_or_create_identity
-from ryvion_node.keys import KeyStore
+from ryvion_node.keys import KeyLimits, KeyStore
+from ryvion_node.ledger.database import prepare_database
+from ryvion_node.ledger.transactions import begin, settle_bought
 from tests.node.cli.conftest import Run
+from tests.node.ledger.ledger_samples import begun, settlement
 
 # --- keys ---
 
@@ -30,6 +36,39 @@ def test_a_key_is_made_listed_and_revoked(run: Run, home: Path) -> None:
     assert KeyStore(home / "keys.json").authenticate(token) is None
 
 
+def test_a_new_key_has_limits_that_can_be_changed(run: Run, home: Path) -> None:
+    run("keys", "create", "agent", "--budget-day", "2", "--budget-total", "50.000001")
+    (listed,) = json.loads(run("keys", "list", "--json").stdout)["keys"]
+    assert listed["limits"] == {
+        "budget_day_microcredits": 2_000_000,
+        "budget_total_microcredits": 50_000_001,
+        "velocity_microcredits": 5_000_000,
+        "requests_per_minute": 3000,
+        "jobs_at_once": 64,
+    }
+    assert listed["left_microcredits"] == 2_000_000
+    changed = run("keys", "set", listed["id"], "--velocity", "unlimited", "--budget-day", "0.5", "--jobs-at-once", "3")
+    assert "0 of 0.5" in changed.stdout
+    (key,) = KeyStore(home / "keys.json").list_keys()
+    assert key.limits == KeyLimits(budget_day=500_000, budget_total=50_000_001, jobs_at_once=3)
+
+
+def test_what_a_key_has_spent_and_has_left_is_listed(run: Run, home: Path) -> None:
+    run("keys", "create", "agent", "--budget-total", "1")
+    (key,) = KeyStore(home / "keys.json").list_keys()
+    prepare_database(home / "ledger.sqlite3")
+    now_ms = time.time_ns() // 1_000_000
+    with contextlib.closing(sqlite3.connect(home / "ledger.sqlite3")) as db, db:
+        begin(begun(1, key_id=key.id), now_ms)(db)
+        settle_bought(settlement(1, cost=250_000), now_ms)(db)
+        begin(begun(2, key_id=key.id, max_price=50_000), now_ms)(db)
+    (listed,) = json.loads(run("keys", "list", "--json").stdout)["keys"]
+    assert listed["spent_microcredits"] == {"hour": 250_000, "day": 250_000, "total": 250_000, "running": 50_000}
+    assert listed["left_microcredits"] == 700_000
+    table = run("keys", "list").stdout
+    assert "0.25 of 5" in table and "0.25 of 1" in table
+
+
 def test_no_keys_is_a_hint(run: Run) -> None:
     shown = run("keys", "list")
     assert (shown.stdout, shown.exit_code) == ("", 0)
@@ -43,6 +82,14 @@ def test_no_keys_is_a_hint(run: Run) -> None:
         (("keys", "create", "x", "--scope", "king"), 2, "king"),
         (("keys", "create", ""), 64, "printable"),
         (("keys", "revoke", "key-none"), 66, "keys list"),
+        (("keys", "set", "key-none", "--velocity", "1"), 66, "keys list"),
+        (("keys", "set", "key-none"), 2, "at least one"),
+        (("keys", "create", "x", "--budget-day", "much"), 2, "unlimited"),
+        (("keys", "create", "x", "--budget-day", "-1"), 2, "unlimited"),
+        (("keys", "create", "x", "--budget-day", "0.0000001"), 2, "6 decimals"),
+        (("keys", "create", "x", "--budget-day", "nan"), 2, "no number"),
+        (("keys", "create", "x", "--budget-total", "1e30"), 2, "no number"),
+        (("keys", "create", "x", "--jobs-at-once", "1.5"), 2, "no number"),
     ],
 )
 def test_a_wrong_key_command_is_told(run: Run, arguments: tuple[str, ...], exit_code: int, message: str) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import re
 import stat
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,19 @@ from hypothesis import strategies as st
 
 from ryvion_node import keys as keys_module
 from ryvion_node.jurisdictions import GROUPS, JurisdictionUnknown
-from ryvion_node.keys import SCOPES, KeyNameInvalid, KeyNotFound, KeysBusy, KeysCorrupt, KeyStore, TooManyKeys
+from ryvion_node.keys import (
+    NEW_KEY_LIMITS,
+    NO_BUDGETS,
+    SCOPES,
+    KeyLimits,
+    KeyNameInvalid,
+    KeyNotFound,
+    KeysBusy,
+    KeysCorrupt,
+    KeyStore,
+    TooManyKeys,
+)
+from ryvion_node.ledger.spending import Allowance
 from ryvion_node.paths import TooOpen
 from ryvion_node.proxy.access import ALLOWED
 
@@ -124,6 +137,49 @@ def test_a_second_editor_is_told_to_wait(store: KeyStore, path: Path) -> None:
     store.create("b", "buyer")
 
 
+OLD_KEY = {
+    "id": "key-1",
+    "name": "n",
+    "scope": "buyer",
+    "jurisdictions": [],
+    "created_ms": 1,
+    "token_sha256": "ab" * 32,
+}
+
+
+def test_keys_of_the_first_version_are_read_without_budgets_and_kept_when_the_file_changes(
+    store: KeyStore, path: Path
+) -> None:
+    store.create("laptop", "buyer")
+    path.write_text(json.dumps({"version": 1, "keys": [OLD_KEY]}))
+    (old,) = store.list_keys()
+    assert (old.id, old.limits) == ("key-1", NO_BUDGETS)
+    new, _ = store.create("new", "buyer")
+    assert new.limits == NEW_KEY_LIMITS
+    assert store.list_keys() == (old, new)
+    assert json.loads(path.read_text())["version"] == 2
+
+
+def test_a_new_key_spends_five_credits_an_hour_at_most(store: KeyStore) -> None:
+    key, _ = store.create("laptop", "buyer")
+    assert key.limits.allowance == Allowance(hour=5_000_000, day=None, total=None)
+
+
+def test_limits_are_changed_one_by_one_while_we_run(store: KeyStore, path: Path) -> None:
+    running = KeyStore(path)
+    key, token = store.create("laptop", "buyer", "", KeyLimits(budget_day=2, budget_total=50))
+    assert running.authenticate(token) == key
+    changed = store.change(key.id, {"budget_day": None, "velocity": 7})
+    assert changed.limits == KeyLimits(budget_total=50, velocity=7)
+    assert running.authenticate(token) == changed
+    assert changed.limits.allowance == Allowance(hour=7, day=None, total=50)
+    with pytest.raises(KeyNotFound):
+        store.change("key-none", {"velocity": 1})
+
+
+LIMITS = asdict(NO_BUDGETS)
+
+
 def damaged(**changes: object) -> str:
     key = {
         "id": "key-1",
@@ -132,9 +188,10 @@ def damaged(**changes: object) -> str:
         "jurisdictions": [],
         "created_ms": 1,
         "token_sha256": "ab" * 32,
+        "limits": LIMITS,
         **changes,
     }
-    return json.dumps({"version": 1, "keys": [{name: value for name, value in key.items() if value is not None}]})
+    return json.dumps({"version": 2, "keys": [{name: value for name, value in key.items() if value is not None}]})
 
 
 @pytest.mark.parametrize(
@@ -145,8 +202,10 @@ def damaged(**changes: object) -> str:
         "[]",
         "null",
         "[" * 100_000,
-        '{"version": 2, "keys": []}',
-        '{"version": 1, "keys": {}}',
+        '{"version": 3, "keys": []}',
+        '{"version": true, "keys": []}',
+        '{"version": 2, "keys": {}}',
+        json.dumps({"version": 1, "keys": [OLD_KEY | {"extra": 1}]}),
         '{"version": 1, "keys": [1]}',
         damaged(name=None),
         damaged(extra="x"),
@@ -157,6 +216,14 @@ def damaged(**changes: object) -> str:
         damaged(token_sha256="é" * 64),
         damaged(jurisdictions="DE"),
         damaged(jurisdictions=["XX"]),
+        damaged(limits=None),
+        damaged(limits=[]),
+        damaged(limits={}),
+        damaged(limits=LIMITS | {"another": 1}),
+        damaged(limits=LIMITS | {"velocity": -1}),
+        damaged(limits=LIMITS | {"velocity": 1.5}),
+        damaged(limits=LIMITS | {"budget_day": True}),
+        damaged(limits=LIMITS | {"budget_day": 2**53}),
     ],
 )
 def test_a_damaged_file_is_refused_and_kept(store: KeyStore, path: Path, content: str) -> None:
