@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,12 @@ from ryvion_node.engine.wire import WireLogprob, WireSampling, WireScore
 from ryvion_node.engine.worker.sampler import Ids, Logits, NotFinite, Sampler, largest
 
 __all__ = ["Choice", "Chooser", "MaskFailed", "NotFinite", "RulesRefused", "TokenMask", "Tokens", "rules_of"]
+
+
+_LEAST_TEMPERATURE: Final = 1e-6
+"""A millionth is the least that an order can ask for."""
+_MOST: Final = 1e6
+"""Of any number in the rules: far beyond use, and far from where binary32 ends."""
 
 
 class MaskFailed(Exception):
@@ -77,6 +83,7 @@ class Chooser:
         logprobs: int | None = None,
     ) -> None:
         """`logprobs`: None, or how many alternatives to tell with each token. Raises RulesRefused."""
+        _check(rules)
         self._vocabulary = vocabulary
         self._rules = rules
         self._mask = mask
@@ -111,7 +118,10 @@ class Chooser:
         if self._penalties is not None:
             self._penalties.take(token)
         own = logits[token]
-        return margin, float(own) - log_sum(logits), int(np.count_nonzero(logits > own))
+        logprob = float(own) - log_sum(logits)
+        if math.isnan(logprob):
+            raise NotFinite
+        return margin, logprob, int(np.count_nonzero(logits > own))
 
     def _margin(self, logits: Logits, position: int, token: int) -> float:
         ruled = self._ruled(logits)
@@ -149,6 +159,24 @@ class Chooser:
     def _shown(self, token: int) -> bytes:
         """A control token is nothing in an answer, but among alternatives it must be told from others."""
         return self._vocabulary.piece(token) or self._vocabulary.name(token).encode()
+
+
+def _check(rules: Sampling) -> None:
+    """Raises RulesRefused for numbers with which the steps make no sense."""
+    biases = [added for _, added in rules.logit_bias]
+    legal = {
+        "temperature": rules.temperature == 0 or _LEAST_TEMPERATURE <= rules.temperature <= _MOST,
+        "top_p": 0 <= rules.top_p <= 1,
+        "top_k": rules.top_k >= 0,
+        "min_p": 0 <= rules.min_p <= 1,
+        "presence_penalty": abs(rules.presence_penalty) <= _MOST,
+        "frequency_penalty": abs(rules.frequency_penalty) <= _MOST,
+        "repetition_penalty": 1 / _MOST <= rules.repetition_penalty <= _MOST,
+        "logit_bias": all(abs(added) <= _MOST for added in biases),
+    }
+    # Comparisons with NaN are false.
+    if bad := [name for name, is_legal in legal.items() if not is_legal]:
+        raise RulesRefused(f"{bad[0]} is out of range")
 
 
 def log_sum(logits: Logits) -> float:
