@@ -96,7 +96,9 @@ class GgufHeader:
 def read_header(path: Path) -> GgufHeader:
     """Read the metadata. Raises GgufError."""
     with damage_named(path), path.open("rb") as file:
-        return _header(file)
+        reader = MetadataReader(file)
+        preamble = reader.preamble()
+        return header_of(preamble, dict(reader.entry() for _ in range(preamble.entries)))
 
 
 @contextmanager
@@ -193,12 +195,29 @@ class MetadataReader:
         if kind in _SCALARS:
             self._skip(items * _SCALARS[kind].size)
             return Skipped(items)
+        if kind == _STRING:
+            self._skip_strings(items)
+            return Skipped(items)
         for _ in range(items):
-            if kind == _STRING:
-                self._skip(self._length())
-            else:
-                self._value(kind, depth + 1)
+            self._value(kind, depth + 1)
         return Skipped(items)
+
+    def _skip_strings(self, items: int) -> None:
+        """As `_skip(self._length())` for each, several times faster: vocabularies have some 400,000."""
+        read, unpack, left = self._file.read, _U64.unpack, self._left
+        for _ in range(items):
+            prefix = read(8)
+            if len(prefix) < 8:
+                raise Damaged("truncated")
+            (length,) = unpack(prefix)
+            left -= 8 + length
+            if length > limits.MAX_HEADER_STRING_BYTES:
+                raise Damaged(f"claims a string of {length} bytes")
+            if left < 0:
+                raise Damaged("metadata too large")
+            if len(read(length)) < length:
+                raise Damaged("truncated")
+        self._left = left
 
     def _string(self) -> str:
         return self._take(self._length()).decode("utf-8", "replace")
@@ -233,10 +252,8 @@ class MetadataReader:
         return data
 
 
-def _header(file: Source) -> GgufHeader:
-    reader = MetadataReader(file)
-    preamble = reader.preamble()
-    values = dict(reader.entry() for _ in range(preamble.entries))
+def header_of(preamble: Preamble, values: Mapping[str, object]) -> GgufHeader:
+    """What the entries of a file say."""
     architecture = _text(values.get("general.architecture"))
     file_type = _whole(values.get("general.file_type"))
     return GgufHeader(

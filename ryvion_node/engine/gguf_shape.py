@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ryvion_node.engine import constants as limits
-from ryvion_node.engine.gguf import Damaged, MetadataReader, Skipped, damage_named
+from ryvion_node.engine.gguf import Damaged, GgufHeader, MetadataReader, Skipped, damage_named, header_of
 
 _DEFAULT_ALIGNMENT: Final = 32
 
@@ -53,7 +53,12 @@ class ModelShape:
 
 
 def read_shape(path: Path) -> ModelShape:
-    """Read the header up to the tensors' data. Raises GgufError."""
+    """Raises GgufError."""
+    return read_header_and_shape(path)[1]
+
+
+def read_header_and_shape(path: Path) -> tuple[GgufHeader, ModelShape]:
+    """Read the file up to the tensors' data. Raises GgufError."""
     with damage_named(path), path.open("rb") as file:
         reader = MetadataReader(file)
         preamble = reader.preamble()
@@ -63,7 +68,7 @@ def read_shape(path: Path) -> ModelShape:
         tensors = [reader.tensor() for _ in range(preamble.tensors)]
         begin = _aligned(reader.position, _number(values.get("general.alignment")) or _DEFAULT_ALIGNMENT)
         file.seek(0, 2)
-        return _shape(values, _sizes(tensors, file.tell() - begin))
+        return header_of(preamble, values), _shape(values, _sizes(tensors, file.tell() - begin))
 
 
 def _sizes(tensors: list[tuple[str, int]], data_bytes: int) -> dict[str, int]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from ryvion_node.config import ModelSection
-from ryvion_node.engine.gguf import GgufHeader, read_header
-from ryvion_node.engine.gguf_shape import read_shape
+from ryvion_node.engine.gguf import GgufHeader
+from ryvion_node.engine.gguf_shape import read_header_and_shape
 from ryvion_node.engine.memory import MemoryEstimate, context_of, estimate, shown
 
 _SLOTS: int = ModelSection.model_fields["slots"].default
@@ -61,7 +61,7 @@ class FileFacts:
 
 def read_facts(path: Path) -> FileFacts:
     """Read a file's header. Raises GgufError."""
-    header, shape = read_header(path), read_shape(path)
+    header, shape = read_header_and_shape(path)
     context_tokens = context_of(shape, None)
     memory = estimate(shape, slots=_SLOTS, context_tokens=context_tokens) if header.tensors else None
     return FileFacts(header, path.stat().st_size, context_tokens, memory)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ryvion_node.engine import constants as limits
 from ryvion_node.engine.files import FileState, file_digest, file_state
-from ryvion_node.engine.gguf import GgufError, read_header
-from ryvion_node.engine.gguf_shape import ModelShape, read_shape
+from ryvion_node.engine.gguf import GgufError
+from ryvion_node.engine.gguf_shape import ModelShape, read_header_and_shape
 from ryvion_node.engine.memory import address_space_bytes, context_of, estimate
 from ryvion_node.engine.wire import Ready, Start
 from ryvion_node.engine.worker.calibrate import Measured, measure
@@ -47,8 +47,7 @@ def load(start: Start, pipes: Pipes) -> Loaded:
     """Raises LlamaError, GgufError or TemplateRefused with a reason for the owner."""
     check_layout()
     path = Path(start.path)
-    header = read_header(path)
-    shape = read_shape(path)
+    header, shape = read_header_and_shape(path)
     if shape.parts > 1:
         raise GgufError(
             f"{path}: one of {shape.parts} files of a model, and its SHA-256 says nothing about the others: "

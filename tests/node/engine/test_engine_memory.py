@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from engine_support import TERNARY, TINY
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_engine_files import entry, text
 
@@ -172,6 +172,7 @@ def test_forged_shapes_are_refused(tmp_path: Path, entries: list[bytes], reason:
         read_shape(path)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40), st.integers(0, len(gguf(HYBRID, TENSORS)) - 1))
 def test_any_bytes_give_a_shape_or_an_error(tmp_path_factory: pytest.TempPathFactory, noise: bytes, at: int) -> None:
     path = tmp_path_factory.getbasetemp() / "noise.gguf"
@@ -196,6 +197,7 @@ residents = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.builds(Memory, st.integers(0, 60), st.integers(0, 60)), residents)
 def test_only_as_many_idle_models_go_as_must(need: Memory, loaded: list[Resident]) -> None:
     room = Memory(100, 100)
