@@ -173,11 +173,14 @@ def nucleus(logits: Logits, rules: Sampling) -> Ids:
     ids = np.arange(0)
     for width in _WIDTHS:
         ids = np.flatnonzero(below >= -width * rules.temperature)
-        if len(ids) > _FEW:
-            return _wide_nucleus(below, weights, wanted, rules.temperature)
+        if len(ids) > max(_FEW, len(below) // 8):
+            # Picking so many out costs more than going through all.
+            return np.flatnonzero(_in_wide_nucleus(below, weights, wanted, rules.temperature))
         if weights[ids].sum(dtype=np.float64) >= wanted:
             break
-    return np.sort(_heaviest(ids, below, weights, wanted))
+    if len(ids) <= _FEW:
+        return np.sort(_heaviest(ids, below, weights, wanted))
+    return ids[_in_wide_nucleus(below[ids], weights[ids], wanted, rules.temperature)]
 
 
 def _heaviest(ids: Ids, below: Logits, weights: Logits, wanted: float) -> Ids:
@@ -188,15 +191,16 @@ def _heaviest(ids: Ids, below: Logits, weights: Logits, wanted: float) -> Ids:
     return ids[: 1 + int(np.count_nonzero(before[:-1] < wanted))]
 
 
-def _wide_nucleus(below: Logits, weights: Logits, wanted: float, temperature: float) -> Ids:
+def _in_wide_nucleus(below: Logits, weights: Logits, wanted: float, temperature: float) -> npt.NDArray[np.bool_]:
     """Only the tokens of the bin where the border lies are sorted."""
-    bins = np.minimum(below * np.float32(-_BINS / (_BINS_WIDTH * temperature)), _BINS - 1).astype(np.intp)
+    scale = np.float32(-_BINS / (_BINS_WIDTH * temperature))
+    bins = np.minimum(below * scale, np.float32(_BINS - 1)).astype(np.intp)
     mass = np.cumsum(np.bincount(bins, weights, _BINS))
     border = min(int(np.searchsorted(mass, wanted)), _BINS - 1)
-    inside = bins < border
+    inside: npt.NDArray[np.bool_] = bins < border
     left = wanted - (float(mass[border - 1]) if border else 0.0)
     inside[_heaviest(np.flatnonzero(bins == border), below, weights, left)] = True
-    return np.flatnonzero(inside)
+    return inside
 
 
 def _only(logits: Logits, ids: Ids) -> Logits:
