@@ -19,6 +19,8 @@ KILLED_AT = """
 import os, signal, sys
 stage, blow, parent = sys.argv[1:]
 sys.argv = ["worker", "--parent", parent]
+from ryvion_node.engine import constants
+constants.CALIBRATION_S = 0.02
 from ryvion_node.engine.worker import llama, pipes, service
 from ryvion_node.engine.worker.__main__ import main
 
@@ -81,11 +83,15 @@ async def embed(engine: LlamaEngine) -> object:
 @pytest.fixture
 def killed_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """The first worker dies by a signal at a stage; those after it live."""
-    real = worker_process.worker_command
 
     def arm(stage: str, blow: int | str = SIGKILL) -> None:
-        commands = [[sys.executable, "-c", KILLED_AT, stage, str(blow), str(os.getpid())]]
-        monkeypatch.setattr(worker_process, "worker_command", lambda: commands.pop() if commands else real())
+        stages = ["never", stage]
+
+        def command() -> list[str]:
+            now = stages.pop() if len(stages) > 1 else stages[0]
+            return [sys.executable, "-c", KILLED_AT, now, str(blow), str(os.getpid())]
+
+        monkeypatch.setattr(worker_process, "worker_command", command)
 
     return arm
 
