@@ -159,7 +159,10 @@ class Prompts:
 
 def manner_of(vocabulary: Vocabulary, thoughts: Thoughts | None, calls: CallStyle | None) -> Manner:
     """With signs in place of the markers that are control tokens, whose text never shows in an answer."""
-    markers = [*((thoughts.begin, thoughts.end) if thoughts else ()), *((calls.begin, calls.end) if calls else ())]
+    markers = [
+        *((thoughts.begin, thoughts.end) if thoughts else ()),
+        *((calls.begin, calls.end, calls.separator, calls.id_marker) if calls else ()),
+    ]
     signs: dict[str, str] = {}
     tokens: dict[int, str] = {}
     for number, marker in enumerate(markers):
@@ -172,6 +175,13 @@ def manner_of(vocabulary: Vocabulary, thoughts: Thoughts | None, calls: CallStyl
 
     return Manner(
         thoughts and Thoughts(sign(thoughts.begin), sign(thoughts.end)),
-        calls and replace(calls, begin=sign(calls.begin), end=sign(calls.end)),
+        calls
+        and replace(
+            calls,
+            begin=sign(calls.begin),
+            end=sign(calls.end),
+            separator=sign(calls.separator),
+            id_marker=sign(calls.id_marker),
+        ),
         tokens,
     )

@@ -58,15 +58,23 @@ class ChatTemplate:
         environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation])
         environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
         environment.filters["tojson"] = self._to_json
+        # Prompts are no HTML; a text that is called safe would have its neighbours escaped.
+        environment.filters["safe"] = lambda value: value
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as exc:
             raise TemplateRefused(f"the chat template is not valid: {exc.message}") from exc
         self.source = source
         self._marks = Marks()
-        self._names = {"bos_token": bos, "eos_token": eos, "documents": None}
+        self._names: dict[str, Any] = {"bos_token": bos, "eos_token": eos, "documents": None, "tools": None}
         # Some templates want the ids that one vendor's models were trained with.
         self._short_ids = "!= 9" in source
+        asked = (("user", "ask", "", (), ""),)
+        if not self._renders(asked):
+            # Some want no tools at all where others want to hear that there are none.
+            del self._names["tools"]
+            if not self._renders(asked):
+                self._names["tools"] = None
         # As clients send it, no content beside calls is none at all, but many templates take texts only.
         self._no_content: str | None = None
         self.shows_tools = self._can_show_tools()
@@ -139,7 +147,9 @@ class ChatTemplate:
         return short_id(call_id) if self._short_ids else call_id
 
     def _render(self, marks: Marks, messages: list[dict[str, Any]], offer: Offer) -> str:
-        names: dict[str, Any] = {**self._names, "messages": messages, "tools": _described(marks, offer)}
+        names = {**self._names, "messages": messages}
+        if offer.tools:
+            names["tools"] = _described(marks, offer)
         try:
             return within(TEMPLATE_S, lambda: self._generate(names))
         except (TemplateRefused, MarksExhausted):
@@ -225,7 +235,7 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _described(marks: Marks, offer: Offer) -> list[dict[str, Any]] | None:
+def _described(marks: Marks, offer: Offer) -> list[dict[str, Any]]:
     """The tools as templates expect them."""
     return [
         {
@@ -237,7 +247,7 @@ def _described(marks: Marks, offer: Offer) -> list[dict[str, Any]] | None:
             },
         }
         for tool in offer.tools
-    ] or None
+    ]
 
 
 def _raise_exception(message: str) -> NoReturn:

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ryvion_node.engine.constants import MAX_HELD_CHARS
-from ryvion_node.engine.worker.speech.families import HERMES, LLAMA, MISTRAL, PHI, CallStyle, Thoughts
+from ryvion_node.engine.worker.speech.families import HERMES, LLAMA, MISTRAL, MISTRAL_NAMED, PHI, CallStyle, Thoughts
 from ryvion_node.engine.worker.speech.parts import Parts
 from ryvion_node.engine.worker.speech.speech import Manner, Speech
 from ryvion_node.engine.worker.speech.tools import Offer
 
 OFFER = Offer.of(((("add", "", ""), ("look", "", "{}")), "auto", "", True))
 THINK = Thoughts("<think>", "</think>")
-STYLES = (HERMES, LLAMA, MISTRAL, PHI)
+STYLES = (HERMES, LLAMA, MISTRAL, MISTRAL_NAMED, PHI)
 
 
 def speech(
@@ -65,6 +65,8 @@ CALLS = (("add", '{"a": [1, "}"]}'), ("look", '{"q": "\\u00e9\\""}'))
         (LLAMA, f"<|python_tag|>{ONE}\n{TWO}"),
         (MISTRAL, f"[TOOL_CALLS] [{ONE}, {TWO}]"),
         (MISTRAL, f"[TOOL_CALLS]{ONE}[TOOL_CALLS]{TWO}"),
+        (MISTRAL_NAMED, f"[TOOL_CALLS]add[ARGS]{CALLS[0][1]}[TOOL_CALLS]look[CALL_ID]x[ARGS]{CALLS[1][1]}"),
+        (MISTRAL_NAMED, f"[TOOL_CALLS] [{ONE}, {TWO}]"),
         (PHI, f"<|tool_call|>[{ONE},{TWO}]<|/tool_call|>"),
         (PHI, f"<|tool_call|>{ONE}<|/tool_call|><|tool_call|>{TWO}<|/tool_call|>"),
     ],
@@ -80,7 +82,7 @@ def test_calls_of_each_family(style: CallStyle, text: str) -> None:
 FRAGMENTS = st.sampled_from(
     (
         *"{}[]\",: \n\\;x",
-        "<tool_call>", "</tool_call>", "<|tool_call|>", "<|/tool_call|>", "[TOOL_CALLS]", "<|python_tag|>",
+        "<tool_call>", "</tool_call>", "<|tool_call|>", "<|/tool_call|>", "[TOOL_CALLS]", "<|python_tag|>", "[ARGS]", "[CALL_ID]", "add",
         "<think>", "</think>", "<", "</", '{"name": "add"', ', "arguments": ', '"parameters":', ONE, TWO, '"look"', "null",
     )
 )  # fmt: skip

@@ -118,3 +118,8 @@ def test_what_templates_of_the_field_expect() -> None:
     with pytest.raises(TemplateRefused, match="drops"):
         segments(template, ("user", "one"), ("user", "two"))
     assert segments(template, ("user", ""), ("user", "two"))[0].text == "20"
+
+
+def test_templates_that_want_tools_undefined_get_no_tools() -> None:
+    source = "{% for t in tools %}{{ t | tojson }}{% endfor %}{{ messages[0].content }}"
+    assert segments(source, ("user", "hello")) == (said("hello"),)

@@ -57,9 +57,13 @@ PHI = (
     TOLD + START + "{{ m.content if m.content }}{% if m.tool_calls %}<|tool_call|>[{% for c in m.tool_calls %}"
     "{{ c.function | tojson }}{% if not loop.last %}, {% endif %}{% endfor %}]<|/tool_call|>{% endif %}" + END
 )
+MISTRAL_NAMED = (
+    TOLD + START + "{{ m.content or '' }}{% for c in m.tool_calls or [] %}"
+    "[TOOL_CALLS]{{ c.function.name }}[CALL_ID]{{ c.id }}[ARGS]{{ c.function.arguments | tojson }}{% endfor %}" + END
+)
 PLAIN = START + "{{ m.content }}" + END
 THINKING = START + "{{ m.content.split('</think>')[-1] }}" + END + "<think>\n"
-STYLES = {"hermes": HERMES, "llama": LLAMA, "mistral": MISTRAL, "phi": PHI, "taught": PLAIN}
+STYLES = {"hermes": HERMES, "llama": LLAMA, "mistral": MISTRAL, "named": MISTRAL_NAMED, "phi": PHI, "taught": PLAIN}
 
 ASK: WireTurn = ("user", "How warm is it?", "", (), "")
 
@@ -110,7 +114,7 @@ def heard(prepared: Prepared, text: str) -> Parts:
 # Rendering.
 
 
-@pytest.mark.parametrize("name", ["hermes", "llama", "mistral", "phi"])
+@pytest.mark.parametrize("name", ["hermes", "llama", "mistral", "named", "phi"])
 def test_a_template_sees_tools_and_calls_as_clients_send_them(name: str) -> None:
     template = ChatTemplate(STYLES[name], bos="", eos="")
     assert template.shows_tools
@@ -131,6 +135,7 @@ def test_arguments_are_an_object_or_a_text_as_the_template_likes() -> None:
         "c.function.arguments | tojson": '{"a": ["x", 1]}',
         "c.function | tojson(separators=(',', ':'))": '{"name":"now","arguments":{"a":["x",1]}}',
         "c.function.arguments.a[0]": "x",
+        "c.function.name + '<' + c.function.arguments | tojson | safe": 'now<{"a": ["x", 1]}',
         "c.function.arguments is mapping": "True",
         "c.function.arguments is string": "False",
         "c.function.arguments.items() | list | length": "1",
@@ -299,17 +304,18 @@ def test_tools_are_taught_where_the_template_is_silent(model: Model) -> None:
 
 PARIS = '{"city": "Paris","unit":"c"}'
 WRITTEN = {
-    "hermes": '<tool_call>\n{"name": "NAME", "arguments": ARGS}\n</tool_call>',
-    "llama": '{"name": "NAME", "parameters": ARGS}',
-    "mistral": '[TOOL_CALLS][{"name": "NAME", "arguments": ARGS}]',
-    "phi": '<|tool_call|>[{"name": "NAME", "arguments": ARGS}]<|/tool_call|>',
-    "taught": '<tool_call>\n{"name": "NAME", "arguments": ARGS}\n</tool_call>',
+    "hermes": '<tool_call>\n{"name": "NAME", "arguments": @}\n</tool_call>',
+    "llama": '{"name": "NAME", "parameters": @}',
+    "mistral": '[TOOL_CALLS][{"name": "NAME", "arguments": @}]',
+    "named": "[TOOL_CALLS]NAME[ARGS]@",
+    "phi": '<|tool_call|>[{"name": "NAME", "arguments": @}]<|/tool_call|>',
+    "taught": '<tool_call>\n{"name": "NAME", "arguments": @}\n</tool_call>',
 }
-TWICE = {"hermes": "\n", "llama": "; ", "taught": "\n"}
+TWICE = {"hermes": "\n", "llama": "; ", "taught": "\n", "named": ""}
 
 
 def written(name: str, tool: str, arguments: str) -> str:
-    return WRITTEN[name].replace("NAME", tool).replace("ARGS", arguments)
+    return WRITTEN[name].replace("NAME", tool).replace("@", arguments)
 
 
 @pytest.mark.parametrize("name", STYLES)

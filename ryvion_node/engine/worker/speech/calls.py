@@ -13,6 +13,8 @@ _SPACE: Final = " \t\r\n"
 _ARGUMENTS: Final = frozenset({"arguments", "parameters"})
 _KEYS: Final = _ARGUMENTS | {"name", "id", "type"}
 _CLOSERS: Final = {"{": "}", "[": "]"}
+_LONGEST_NAMED: Final = 200
+"""A name, an id and the markers around them."""
 _SCALARS: Final = frozenset("-0123456789tfn")
 
 
@@ -45,9 +47,11 @@ Event = Called | Argued | CallEnded
 class CallReader:
     """Takes in one character after the other; `held` is the text of which nothing came out yet."""
 
-    def __init__(self, names: frozenset[str]) -> None:
+    def __init__(self, names: frozenset[str], separator: str = "", id_marker: str = "") -> None:
+        """`separator`, `id_marker`: as in `CallStyle`."""
         self._names = names
-        self._read = self._start
+        self._separator, self._id_marker = separator, id_marker
+        self._read = self._named if separator else self._start
         self._listed = False
         self._value = _Value()
         self._key = ""
@@ -74,6 +78,22 @@ class CallReader:
             self._name, self._arguments, self._given = "", "", False
             self._read = self._first_key
         elif char not in _SPACE:
+            raise NotACall
+        return ()
+
+    def _named(self, char: str) -> tuple[Event, ...]:
+        """A name, then the arguments alone."""
+        self._text.append(char)
+        text = "".join(self._text).lstrip()
+        if text in ("{", "["):
+            self._separator, self._read = "", self._start
+            return self._start(char)
+        if text.endswith(self._separator):
+            self._name = text.removesuffix(self._separator).partition(self._id_marker)[0].strip()
+            self._key, self._read = "arguments", self._before_value
+            if self._name not in self._names:
+                raise NotACall
+        elif len(text) > _LONGEST_NAMED:
             raise NotACall
         return ()
 
@@ -112,12 +132,17 @@ class CallReader:
             self._read = self._streamed
             self.held.clear()
             return Called(self._name), Argued(char)
+        if self._separator:
+            raise NotACall
         self._read = self._in_value
         return self._in_value(char)
 
     def _streamed(self, char: str) -> tuple[Event, ...]:
         where = self._value.take(char)
         self.held.clear()
+        if where == "last" and self._separator:
+            self.complete = True
+            return Argued(char), CallEnded()
         if where == "last":
             self._read = self._after_value
         return (Argued(char),)

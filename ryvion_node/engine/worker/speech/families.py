@@ -19,6 +19,10 @@ class CallStyle:
     """One list holds all calls; otherwise each call has markers of its own."""
     bare: bool = False
     """An answer that begins with { is a call even without the marker."""
+    separator: str = ""
+    """Between a call's name and its arguments, where JSON holds the arguments only."""
+    id_marker: str = ""
+    """Between name and separator there may be this, and an id that the model made up."""
     pad: str = ""
     """What the model was trained to put between markers and JSON."""
 
@@ -34,6 +38,7 @@ class Thoughts:
 HERMES: Final = CallStyle("<tool_call>", "</tool_call>", pad="\n")
 LLAMA: Final = CallStyle("<|python_tag|>", "", arguments="parameters", bare=True)
 MISTRAL: Final = CallStyle("[TOOL_CALLS]", "", listed=True)
+MISTRAL_NAMED: Final = CallStyle("[TOOL_CALLS]", "", separator="[ARGS]", id_marker="[CALL_ID]")
 PHI: Final = CallStyle("<|tool_call|>", "<|/tool_call|>", listed=True)
 TAUGHT: Final = HERMES
 """What models are asked to write whose template says nothing of tools."""
@@ -44,7 +49,7 @@ _THOUGHTS: Final = (Thoughts("<think>", "</think>"), Thoughts("[THINK]", "[/THIN
 def call_style(template: str) -> CallStyle | None:
     """None: this template says nothing of calls, or speaks of them in a way that we do not read."""
     if "[TOOL_CALLS]" in template:
-        return None if "[ARGS]" in template else MISTRAL
+        return MISTRAL_NAMED if MISTRAL_NAMED.separator in template else MISTRAL
     if "<|tool_call|>" in template:
         return PHI if PHI.end in template else None
     if "<tool_call>" in template:

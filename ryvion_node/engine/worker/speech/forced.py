@@ -62,7 +62,10 @@ def _start(manner: Manner, *, thinking: bool, begun: bool) -> list[str]:
 
 def _calls(manner: Manner, style: CallStyle, tools: Sequence[Tool], *, parallel: bool, bare: bool) -> list[str]:
     begin, end, pad = _terminal(manner, style.begin), _terminal(manner, style.end), _literal(style.pad)
-    if style.listed:
+    separator = _terminal(manner, style.separator)
+    if style.separator:
+        rules = [f"calls: one{' one*' if parallel else ''}"]
+    elif style.listed:
         rules = [f'calls: {begin} "[" one{_more(", one", parallel)} "]" {end}']
     elif style.bare:
         rules = [f"calls: {'' if bare else begin} one{_more('; one', parallel)}"]
@@ -70,10 +73,14 @@ def _calls(manner: Manner, style: CallStyle, tools: Sequence[Tool], *, parallel:
         rules = [f"calls: marked{_more(chr(10) + ' marked', parallel)}", f"marked: {begin} {pad} one {pad} {end}"]
     rules.append("one: " + " | ".join(f"tool_{number}" for number in range(len(tools))))
     for number, tool in enumerate(tools):
-        opening = f'{{"name": "{tool.name}", "{style.arguments}": '
+        opening = _literal(f'{{"name": "{tool.name}", "{style.arguments}": ')
+        if style.separator:
+            call = f"{begin} {_literal(tool.name)} {separator} arguments_{number}"
+        else:
+            call = f'{opening} arguments_{number} "}}"'
         schema = read_schema(json.dumps(_lean(tool.parameters)))
         rules += [
-            f'tool_{number}: {_literal(opening)} arguments_{number} "}}"',
+            f"tool_{number}: {call}",
             f"arguments_{number}: %json {json.dumps({'type': 'object', **schema, 'x-guidance': JSON_OPTIONS})}",
         ]
     return rules

@@ -52,7 +52,7 @@ class Speech:
         self._unsigned = str.maketrans(dict.fromkeys("".join(manner.signs.values()), ""))
         self._offer = offer
         self._call_id = call_id
-        self._reader = CallReader(offer.names)
+        self._reader = CallReader(frozenset())
         self._buffer = ""
         self._marker = ""
         """What began the call that is read, and the white space before it."""
@@ -167,7 +167,9 @@ class Speech:
         return False
 
     def _start_call(self, marker: str) -> None:
-        self._marker, self._reader = marker, CallReader(self._offer.names)
+        assert self._calls is not None
+        self._marker = marker
+        self._reader = CallReader(self._offer.names, self._calls.separator, self._calls.id_marker)
         self._step = self._call
 
     def _call(self) -> bool:
