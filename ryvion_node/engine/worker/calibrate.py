@@ -68,7 +68,7 @@ def _prompt_speed(context: Context, context_tokens: int, end: float) -> float:
     while time.perf_counter() < end:
         wanted = min(context.batch_tokens, context_tokens - 1, max(rows, int(STEP_TARGET_S / best)))
         best = min(best, _read(context, 0, wanted) / wanted)
-        if wanted <= 2 * rows:
+        if wanted == rows:
             break
         rows = wanted
     context.forget(0)

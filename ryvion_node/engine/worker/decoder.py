@@ -223,7 +223,8 @@ class Decoder:
             return {}
         rows = self._pace.rows(self._prompt_rows, self._times.of(decoding) if decoding else 0.0)
         left = [self._left(job) for job in reading]
-        shares = share_rows(min(rows, self._prompt_rows), left, [job.passed_over for job in reading])
+        passed_over = [job.passed_over for job in reading]
+        shares = share_rows(min(rows, self._prompt_rows), self._prompt_rows, left, passed_over)
         for job, share in zip(reading, shares, strict=True):
             job.passed_over += sum(shares) - share
         return {job: share for job, share in zip(reading, shares, strict=True) if share}

@@ -114,11 +114,13 @@ def test_jobs_that_come_together_wait_for_short_prompts_for_a_while() -> None:
     assert not Gathering().waits([short, GATHER_PROMPT_S * 2], 100.0)
 
 
-@given(st.integers(0, 300), st.lists(st.tuples(st.integers(1, 500), st.integers(0, 500)), max_size=8))
-def test_prompts_share_a_step_in_equal_pieces(rows: int, waiting: list[tuple[int, int]]) -> None:
+@given(
+    st.integers(0, 300), st.integers(0, 50), st.lists(st.tuples(st.integers(1, 500), st.integers(0, 500)), max_size=8)
+)
+def test_prompts_share_a_step_in_equal_pieces(rows: int, more: int, waiting: list[tuple[int, int]]) -> None:
     left = [tokens for tokens, _ in waiting]
-    shares = share_rows(rows, left, [passed for _, passed in waiting])
-    assert sum(shares) <= rows
+    shares = share_rows(rows, rows + more, left, [passed for _, passed in waiting])
+    assert sum(shares) <= min(rows + more, rows * 1.25)
     assert all(share <= tokens for share, tokens in zip(shares, left, strict=True))
     assert len(set(shares) - {0}) <= 1
     if left and rows:
@@ -128,15 +130,21 @@ def test_prompts_share_a_step_in_equal_pieces(rows: int, waiting: list[tuple[int
 
 
 def test_a_step_serves_as_many_prompts_as_fill_it() -> None:
-    assert share_rows(38, [31, 31, 31], [0, 0, 0]) == [19, 19, 0]
-    assert share_rows(512, [31, 40, 35], [0, 0, 0]) == [31, 31, 31]
-    assert share_rows(38, [500, 600], [0, 0]) == [38, 0]
+    assert share_rows(38, 192, [31, 31, 31], [0, 0, 0]) == [19, 19, 0]
+    assert share_rows(512, 512, [31, 40, 35], [0, 0, 0]) == [31, 31, 31]
+    assert share_rows(38, 192, [500, 600], [0, 0]) == [38, 0]
+
+
+def test_a_few_rows_get_no_step_of_their_own() -> None:
+    assert share_rows(38, 192, [45], [0]) == [45]
+    assert share_rows(38, 192, [48], [0]) == [38]
+    assert share_rows(38, 40, [45], [0]) == [38]
 
 
 def test_a_long_prompt_is_overtaken_for_a_limited_time() -> None:
     left, passed = 100, 0
     while left:
-        mine, other = share_rows(10, [left, 10], [passed, 0])
+        mine, other = share_rows(10, 10, [left, 10], [passed, 0])
         left, passed = left - mine, passed + other
         assert passed <= 110
 
