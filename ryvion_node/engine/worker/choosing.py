@@ -105,6 +105,7 @@ class Chooser:
             self._mask.take(token)
         if self._penalties is not None:
             self._penalties.take(token)
+        self._sampler.look_ahead(len(logits), self._rules, position + 1)
         return Choice(token, None if self._logprobs is None else self._told(logits, token, self._logprobs))
 
     def judge(self, logits: Logits, position: int, token: int) -> WireScore:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +26,10 @@ _BLOCK: Final = 8
 """Tokens that share one run of Philox."""
 _RUN_TOKENS: Final = 2048
 """Starting a run costs as much as the noise of so many tokens."""
+_LARGE: Final = 32_768
+"""The noise of smaller vocabularies is made sooner than handed over."""
+_POOL: Final = ThreadPoolExecutor(1, "noise")
+"""Makes noise while llama.cpp computes; numpy lets go of the interpreter for it."""
 _NEAR: Final = 4.0
 """Tokens within this of the best z have their noise computed in any case; the others only where it is large."""
 _WIDTHS: Final = (4.0, 8.0, 16.0, np.inf)
@@ -54,6 +59,7 @@ class Sampler:
         self._philox = np.random.Philox(key=0)
         # Ours to edit: the property makes a fresh dictionary each time it is read.
         self._state: Any = dict(self._philox.state)
+        self._ahead: tuple[tuple[int, int, int], Future[Noise]] | None = None
 
     def choose(self, logits: Logits, rules: Sampling, position: int) -> int:
         """The token for this position. Raises NotFinite."""
@@ -87,8 +93,20 @@ class Sampler:
         ids = _candidates(logits, noise, rules)
         return ids, _scores(logits, ids, noise[ids], rules)
 
+    def look_ahead(self, size: int, rules: Sampling, position: int) -> None:
+        """Begin with the noise of a position, if all of it will be needed: it depends on no logits."""
+        if size >= _LARGE and rules.temperature > 0 and not filters(rules):
+            noise = _POOL.submit(self._run, _key(rules.seed, position), 0, size)
+            self._ahead = (rules.seed, position, size), noise
+
     def raw_noise(self, seed: int, position: int, size: int) -> Noise:
         """R of step 9 for tokens 0 .. size-1."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            # In any case, as it uses our generator.
+            noise = ahead[1].result()
+            if ahead[0] == (seed, position, size):
+                return noise
         return self._run(_key(seed, position), 0, size)
 
     def _noise_of(self, ids: Ids, seed: int, position: int, size: int) -> Noise:

@@ -10,6 +10,7 @@ import pytest
 
 from ryvion_node.engine.interface import Sampling
 from ryvion_node.engine.worker.choosing import Chooser, MaskFailed, NotFinite, RulesRefused, rules_of
+from ryvion_node.engine.worker.sampler import Sampler
 
 PLAIN = Sampling(1.0, seed=1)
 SIZE = 40
@@ -130,6 +131,20 @@ def test_judging_goes_on_behind_a_lost_grammar() -> None:
     judged = [chooser.judge(FALLING, position, token) for position, token in enumerate((7, 8, 9, 3))]
     assert [margin for margin, _, _ in judged] == [0.0, math.inf, math.inf, math.inf]
     assert [rank for _, _, rank in judged] == [7, 8, 9, 3]
+
+
+@pytest.mark.parametrize("rules", [PLAIN, replace(PLAIN, top_k=5), replace(PLAIN, temperature=0.0)])
+def test_noise_made_ahead_changes_nothing(rules: Sampling) -> None:
+    class Large(Words):
+        size = 40_000
+
+    logits = np.random.default_rng(3).standard_normal(Large.size).astype(np.float32)
+    chooser = Chooser(Large(), rules, ())
+    # Also where another position is asked for than was expected.
+    positions = [0, 1, 2, 3, 9, 10, 4]
+    drawn = [chooser.choose(logits, position).token for position in positions]
+    assert drawn == [Sampler().choose(logits, rules, position) for position in positions]
+    assert chooser.judge(logits, 5, Sampler().choose(logits, rules, 5))[0] == 0
 
 
 def test_broken_logits_are_the_models_fault() -> None:
