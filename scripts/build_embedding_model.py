@@ -43,7 +43,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, default=Path("build/embedding-model"), help="where everything is written"
     )
-    parser.add_argument("--steps", type=int, default=750, help="steps of 128 pairs")
+    parser.add_argument("--steps", type=int, default=700, help="steps of 128 pairs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--export-only", action="store_true", help="do not train, export the checkpoint in --folder")
     parser.add_argument("--install", action="store_true", help="copy the file into the package")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ryvion_node.library.manifest import ManifestModel
     from ryvion_node.models.catalogue import CatalogueModel
 
-COLUMNS = ("Model", "Kind", "Also called", "Quantisation", "Context", "Memory", "Licence", "File")
+COLUMNS = ("Model", "Kind", "Quantisation", "Context", "Memory", "Licence", "File")
 OWN_COLUMNS = ("Model", "Kind", "Quantisation", "Size", "Memory", "SHA-256", "File")
 HERE = {"model": "here", "tokenizer": "tokenizer here"}
 
@@ -197,13 +197,12 @@ def _own_json(model: ManifestModel, path: Path) -> dict[str, object]:
 
 
 def _row(model: CatalogueModel, own: ManifestModel | None) -> tuple[str, ...]:
-    if model.path is not None:
-        where = "comes with the node"
-    else:
-        where = f"{model.source}: {model.file}" if own is None else HERE[own.kind]
+    fetched = f"{model.source}: {model.file}" if own is None else HERE[own.kind]
+    where = fetched if model.path is None else "bundled"
     context, facts = str(model.context_tokens), _facts(model.path)
     memory = "" if facts is None else facts.memory_text
-    return model.name, model.kind, ", ".join(model.aliases), model.quantisation, context, memory, model.licence, where
+    names = "\nor ".join((model.name, *model.aliases))
+    return names, model.kind, model.quantisation, context, memory, model.licence, where
 
 
 def _own_row(model: ManifestModel, path: Path) -> tuple[str, ...]:

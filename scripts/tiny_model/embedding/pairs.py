@@ -8,24 +8,25 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from tiny_model.corpus import facts, invention
-from tiny_model.corpus.exchange import styled, upper_first
+from tiny_model.corpus import facts
+from tiny_model.corpus.exchange import styled
 from tiny_model.corpus.relations import Relation, handbook, relations, subject
 from tiny_model.corpus.talk import Intent, intents, table
 
 CLUSTER_PAIRS: Final = 4
 """Pairs in a row that share a subject or a pattern: what a reader confuses, the model must learn to tell apart."""
-WEIGHTS: Final = {"relation": 42, "handbook": 24, "overlap": 20, "fact": 10, "talk": 4}
+WEIGHTS: Final = {"relation": 48, "handbook": 36, "fact": 11, "talk": 5}
 FACT_KINDS: Final = ("capital", "colour", "order", "word", "concept")
 FRAMES: Final = (
     "How do {}|How does {}|What is {}|What are {}|Why {}|Why is {}|When {}|When was {}|Who {}|Where is {}|Can I {}|{}|"
     "Which {}|What should I know about {}|What does {}|How long {}|How many {}|Tell me about {}"
 ).split("|")
+"""What a question begins with whose other words are taken out of a text."""
 GLUE: Final = (
     "the the the a a an of of in in on at and and or to to with for from by is are was were as that which its it not "
     "only very more you we they he she can may must has have be been so but when while until after before".split()
 )
-ENDINGS: Final = ("s", "ing", "ed", "er", "es", "ly")
+"""Words that say nothing about a text's matter."""
 SYNONYM_SHARE: Final = 0.25
 """Of the words that have synonyms, those that are replaced."""
 DROPPED_SHARE: Final = 0.03
@@ -50,10 +51,6 @@ class Pairs:
         known = dict(facts.knowledge())
         self._facts = {kind: known[kind] for kind in FACT_KINDS}
         self._talk = list(intents())
-        written = [*(say for entry in self._handbook for say in entry.says), *(intent.answer for intent in self._talk)]
-        written += [say for relation in self._relations for say in relation.says]
-        known_words = {word for text in written for word in re.findall(r"\b[a-z]{3,}\b", text)}
-        self._words = sorted({*known_words, *invention.WORDS} - {*GLUE})
         groups = [group.split() for group in table("synonyms")["groups"]]
         self._synonyms = {word: [other for other in group if other != word] for group in groups for word in group}
 
@@ -64,8 +61,6 @@ class Pairs:
                 yield from self._related(random)
             case "handbook":
                 yield from self._from_handbook(random)
-            case "overlap":
-                yield from self._overlapping(random)
             case "fact":
                 kind = random.choice(FACT_KINDS)
                 yield from self._intended(random, self._facts[kind], kind)
@@ -115,26 +110,6 @@ class Pairs:
                 part = random.choice(re.split(r"(?<=\.) ", said)) if random.random() < 0.15 else said
                 yield Pair(asked, self._varied(part, random), entry.held)
 
-    def _overlapping(self, random: Random) -> Iterator[Pair]:
-        """Nonsense sentences that share words; a question holds some words of one, perhaps with another ending.
-
-        They teach nothing about meaning, but to look at rare words, also at those that no text of the corpus has.
-        """
-        shared = [self._word(random) for _ in range(3)]
-        for _ in range(CLUSTER_PAIRS):
-            own = [self._word(random) for _ in range(random.randint(3, 9))]
-            words = [*own, *random.sample(shared, 2)]
-            random.shuffle(words)
-            asked = random.sample(own, random.randint(1, min(3, len(own)))) + random.sample(
-                shared, random.randint(0, 1)
-            )
-            random.shuffle(asked)
-            sentence = upper_first(_glued(words, random)) + "."
-            yield Pair(_question(asked, random), sentence, sentence)
-
-    def _word(self, random: Random) -> str:
-        return invention.pseudo_word(random) if random.random() < 0.35 else random.choice(self._words)
-
     def _intended(self, random: Random, source: list[Intent], kind: str) -> Iterator[Pair]:
         for index in random.sample(range(len(source)), CLUSTER_PAIRS):
             intent = source[index]
@@ -165,23 +140,8 @@ class Pairs:
 
 
 def _gist(text: str, random: Random) -> str:
-    """A question of up to three words of a text."""
+    """A question of up to three words of a text, with small words between them."""
     words = [word for word in re.findall(r"[A-Za-z]{3,}", text) if word.lower() not in GLUE]
-    return _question(random.sample(words, min(len(words), random.randint(1, 3))), random)
-
-
-def _question(words: list[str], random: Random) -> str:
-    return styled(random.choice(FRAMES).format(_glued([_inflected(word, random) for word in words], random)), random)
-
-
-def _glued(words: list[str], random: Random) -> str:
-    """The words with small ones between them."""
-    return " ".join(f"{random.choice(GLUE)} {word}" if random.random() < 0.6 else word for word in words)
-
-
-def _inflected(word: str, random: Random) -> str:
-    if random.random() > 0.3:
-        return word
-    if word.endswith(("s", "e")):
-        return word[:-1]
-    return word + random.choice(ENDINGS)
+    chosen = random.sample(words, min(len(words), random.randint(1, 3)))
+    joined = " ".join(f"{random.choice(GLUE)} {word}" if random.random() < 0.6 else word for word in chosen)
+    return styled(random.choice(FRAMES).format(joined), random)

@@ -24,6 +24,14 @@ def test_measures_one_job_and_all_slots(home: Path) -> None:
     assert model["prompt_tokens_per_s"] > 0 < model["offered_tokens_per_s"]
 
 
+def test_of_an_embedding_model_it_measures_how_fast_texts_are_read(home: Path) -> None:
+    arguments = ["bench", "ryvion-embed-tiny", "--seconds", "0.2", "--home", str(home)]
+    (model,) = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).stdout)["models"]
+    assert (model["kind"], model["loads"]) == ("embedding", [])
+    assert model["prompt_tokens_per_s"] > 0
+    assert "texts are read at" in CliRunner().invoke(cli, arguments).stdout
+
+
 def test_without_models_the_configuration_is_asked(home: Path) -> None:
     result = CliRunner().invoke(cli, ["bench", "--home", str(home)])
     assert result.exit_code == 2

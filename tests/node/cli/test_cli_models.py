@@ -26,9 +26,12 @@ def test_list_shows_every_model_and_own_files(run: Run, home: Path) -> None:
     listed = json.loads(run("models", "list", "--json").stdout)
     assert [model["name"] for model in listed["models"]] == [model.name for model in catalogue().models]
     assert listed["files"] == [str(home / "models" / "mine.gguf")]
+    assert {model["name"]: model["kind"] for model in listed["models"]}["ryvion-embed-tiny"] == "embedding"
     shown = run("models", "list").stdout
     assert "phi-4" in shown
-    assert "comes with the node" in shown
+    assert "embedding" in shown
+    assert "bundled" in shown
+    assert all(model.name in shown for model in catalogue().models)
 
 
 def test_the_bundled_models_are_sound(run: Run) -> None:
@@ -72,7 +75,10 @@ def test_list_says_what_is_here(run: Run, tmp_path: Path) -> None:
     assert run("models", "add", str(own), "--name", "mine", "--tokenizer-of", "ab" * 32).exit_code == 0
     listed = json.loads(run("models", "list", "--json").stdout)
     here = {model["name"]: model["here"] for model in listed["models"]}
-    assert here == {"ryvion-tiny": "model", "tinyllama": "model", "phi-4": "model", "ryvion-llama-3.2-3b": None}
+    assert here == {model.name: "model" for model in catalogue().bundled()} | {
+        "phi-4": "model",
+        "ryvion-llama-3.2-3b": None,
+    }
     assert [(model["name"], model["kind"], model["sha256_from"]) for model in listed["own"]] == [
         ("phi-4", "model", "file"),
         ("mine", "tokenizer", "owner"),
@@ -88,6 +94,10 @@ def test_add_verify_remove(run: Run, tmp_path: Path) -> None:
     verified = run("models", "verify", "own")
     assert verified.exit_code == 0
     assert "your list of models" in verified.stdout
+    assert "of memory with 4 slots of 1024 tokens" in verified.stdout
+    listed = json.loads(run("models", "list", "--json").stdout)["own"][0]
+    assert listed["size_bytes"] == own.stat().st_size < listed["memory_bytes"] < 64 * 1024 * 1024
+    assert (listed["file_kind"], listed["file_quantisation"]) == ("chat", "Q8_0")
     own.write_bytes(own.read_bytes()[:-1] + b"!")
     assert run("models", "verify").exit_code == 1
     assert "left alone" in run("models", "remove", "own").stdout

@@ -141,7 +141,7 @@ def test_a_name_of_the_catalogue_is_found_by_its_alias(paths: Paths, own: Path) 
     add_model(paths, own, "ryvion-llama-3.2-3b")
     library = Library(paths)
     assert library.find("llama-3.2-3b-instruct") == library.find("ryvion-llama-3.2-3b") != None  # noqa: E711
-    assert library.names() == ("ryvion-tiny", "tinyllama", "ryvion-llama-3.2-3b")
+    assert library.names() == ("ryvion-tiny", "tinyllama", "ryvion-embed-tiny", "ryvion-llama-3.2-3b")
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a b", "-a", "x" * 97, "ä", "a\n"])

@@ -29,8 +29,9 @@ prompts = ""
 
 def test_lists_the_models_of_the_network() -> None:
     names = [model.name for model in catalogue().models]
-    assert names == ["ryvion-tiny", "tinyllama", "phi-4", "ryvion-llama-3.2-3b"]
-    assert [model.name for model in catalogue().bundled()] == ["ryvion-tiny", "tinyllama"]
+    assert names == ["ryvion-tiny", "tinyllama", "ryvion-embed-tiny", "phi-4", "ryvion-llama-3.2-3b"]
+    assert [model.name for model in catalogue().bundled()] == ["ryvion-tiny", "tinyllama", "ryvion-embed-tiny"]
+    assert [model.kind for model in catalogue().bundled()] == ["chat", "chat", "embedding"]
 
 
 def test_bundled_files_are_small_and_have_the_digest_that_the_catalogue_names() -> None:
