@@ -6,28 +6,37 @@ from them). Values arrive as TOML has them and are stored in the units their nam
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ryvion_node.config_problems import describe_problems
+from ryvion_node.config_values import (
+    Addresses,
+    Credits,
+    FilePath,
+    Hours,
+    IdleSeconds,
+    ModelName,
+    Port,
+    Price,
+    Seconds,
+    Section,
+    Size,
+    Strings,
+    as_country,
+    as_digest,
+    as_tuple,
+)
 from ryvion_node.errors import EXIT_CONFIG, EXIT_NO_INPUT, OperatorError
-from ryvion_node.hours import Window, parse_window
-from ryvion_node.jurisdictions import parse_country
-from ryvion_protocol.constants import MAX_METERING_UNITS, MAX_PRICE, NETWORK_ID
+from ryvion_protocol.constants import NETWORK_ID
 
-MICRO = 1_000_000
-"""Micro-credits in a credit."""
-_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?) ?([kMGT]i?)?B?", re.ASCII)
-_SIZES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 MAX_CONFIG_BYTES = 1024 * 1024
 """A hand-written file is a few kB; more is not one."""
-_ADDRESS = r"^/[!-~]{1,255}$"
 
 
 class ConfigMissing(OperatorError):
@@ -42,97 +51,6 @@ class ConfigInvalid(OperatorError):
     exit_code = EXIT_CONFIG
 
 
-# --- how TOML values become ours --------------------------------------------------------------------------
-
-
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _float(value: object) -> object:
-    return float(value) if isinstance(value, Decimal) else value
-
-
-def _path(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str) else value
-
-
-def _country(value: object) -> object:
-    return parse_country(value) if isinstance(value, str) else value
-
-
-def _digest(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    digest = value.removeprefix("sha256:")
-    if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
-        raise ValueError("a digest is the file's SHA-256: 64 lowercase hex digits")
-    return bytes.fromhex(digest)
-
-
-def parse_size(value: object) -> object:
-    """A number of bytes, or a text such as "12 GiB" or "800 MB", to bytes."""
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value.strip().replace("Ki", "ki").replace("K", "k"))
-    if match is None:
-        raise ValueError('a size is a number of bytes, or such as "12 GiB" or "800 MB"')
-    return int(Decimal(match[1]) * _SIZES[match[2] or ""])
-
-
-def _windows(value: object) -> object:
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        return value
-    return tuple(map(parse_window, value))
-
-
-def parse_credits(value: object) -> int:
-    """Decimal credits (str, int, or a Decimal; never a binary float) to integer micro-credits, exactly."""
-    if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)):
-        raise ValueError('an amount is decimal credits, such as 0.25 or "0.25"')
-    try:
-        micro = Decimal(value).scaleb(6)
-    except ArithmeticError:
-        raise ValueError(f"{value!r:.40} is no amount; write decimal credits, such as 0.25") from None
-    if not micro.is_finite() or micro != micro.to_integral_value():
-        raise ValueError("an amount has at most 6 decimals: a micro-credit is the smallest")
-    if not 0 <= micro <= MAX_METERING_UNITS:
-        raise ValueError(f"an amount is between 0 and {MAX_METERING_UNITS // MICRO} credits")
-    return int(micro)
-
-
-def parse_price(value: object) -> int:
-    """As `parse_credits`, for credits per million tokens: at most what an Offer may say."""
-    micro = parse_credits(value)
-    if micro > MAX_PRICE:
-        raise ValueError(f"a price is at most {MAX_PRICE // MICRO} credits per million tokens")
-    return micro
-
-
-Credits = Annotated[int, BeforeValidator(parse_credits)]
-"""Decimal credits in the file, integer micro-credits in the program."""
-Price = Annotated[int, BeforeValidator(parse_price)]
-"""Decimal credits per million tokens in the file, micro-credits in the program."""
-Seconds = Annotated[float, BeforeValidator(_float), Field(gt=0, le=3600)]
-ModelName = Annotated[str, Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
-IdleSeconds = Annotated[float, BeforeValidator(_float), Field(ge=1, le=7 * 24 * 3600)]
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=2**20, le=2**50)]
-"""Bytes, in the file also as a text with a unit."""
-Port = Annotated[int, Field(ge=0, le=65535)]
-FilePath = Annotated[Path, BeforeValidator(_path)]
-Strings = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
-Hours = Annotated[tuple[Window, ...], BeforeValidator(_windows)]
-Addresses = Annotated[
-    tuple[Annotated[str, Field(pattern=_ADDRESS)], ...], BeforeValidator(_tuple), Field(max_length=64)
-]
-
-
-class Section(BaseModel):
-    """What all sections share: an unknown key is an error, types are exact, nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=False)
-
-
 AnySection = TypeVar("AnySection", bound=Section)
 
 
@@ -145,7 +63,7 @@ class NodeSection(Section):
     network: str = Field(
         default=NETWORK_ID, min_length=1, max_length=64, description="The market to join; all its nodes say the same."
     )
-    jurisdiction: Annotated[str, BeforeValidator(_country)] | None = Field(
+    jurisdiction: Annotated[str, BeforeValidator(as_country)] | None = Field(
         default=None,
         description="Country the node is in, ISO 3166-1 alpha-2. An executor must say it; it is a signed claim.",
     )
@@ -199,7 +117,7 @@ class ModelSection(Section):
     bundled: str | None = Field(
         default=None, description="Name of a model that is here, when it is to be sold under another `name`."
     )
-    digest: Annotated[bytes, BeforeValidator(_digest)] | None = Field(
+    digest: Annotated[bytes, BeforeValidator(as_digest)] | None = Field(
         default=None, description="SHA-256 the file must have, in hex. Unset: whatever is there."
     )
     context_tokens: Annotated[int, Field(ge=16, le=2**24)] | None = Field(
@@ -261,7 +179,7 @@ class RemoteModelSection(Section):
     quantisation: str = Field(
         default="unknown", max_length=64, description="Of the weights, such as FP8; buyers see it."
     )
-    digest: Annotated[bytes, BeforeValidator(_digest)] | None = Field(
+    digest: Annotated[bytes, BeforeValidator(as_digest)] | None = Field(
         default=None, description="SHA-256 of the weights' file, in hex, as you state it. Unset: none is offered."
     )
     tokenizer: FilePath | None = Field(
@@ -322,10 +240,10 @@ class ExecutorSection(Section):
         default=None,
         description='Most memory that loaded models take together, such as "12 GiB": of the GPU where there is one, else of the machine. Unset: 80 % of what is free at the start.',
     )
-    models: Annotated[tuple[ModelSection, ...], BeforeValidator(_tuple)] = Field(
+    models: Annotated[tuple[ModelSection, ...], BeforeValidator(as_tuple)] = Field(
         default=(), max_length=32, description="The models, each an [[executor.models]] table."
     )
-    remote_models: Annotated[tuple[RemoteModelSection, ...], BeforeValidator(_tuple)] = Field(
+    remote_models: Annotated[tuple[RemoteModelSection, ...], BeforeValidator(as_tuple)] = Field(
         default=(),
         max_length=32,
         description="Models that another engine serves, each an [[executor.remote_models]] table.",

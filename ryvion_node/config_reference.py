@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ryvion_node.config import Credits, Price, Section, Size, all_sections
+from ryvion_node.config import all_sections
+from ryvion_node.config_values import Credits, Price, Section, Size
 from ryvion_node.hours import Window
 
 _INTRODUCTION = """\

@@ -54,6 +54,7 @@ from ryvion_node.p2p.interface import Network
 from ryvion_node.paths import Paths, make_private_folder, replace_private_file
 from ryvion_node.proxy.server import ProxyServer
 from ryvion_node.proxy.settings import Settings
+from ryvion_node.proxy.vault import FolderVault
 from ryvion_node.proxy.wiring import LedgerReceipts, NodeKeys
 from ryvion_protocol.constants import MARKET_PROTOCOL
 from ryvion_protocol.messages import CHAT, Hardware
@@ -246,7 +247,7 @@ async def _start_engines(services: trio.Nursery, config: NodeConfig, paths: Path
 
 
 async def _watch_owner(services: trio.Nursery, config: NodeConfig, engine: Fleet) -> Availability:
-    from ryvion_node.machine.sensors import MachineSensors  # its libraries come with the executor extra
+    from ryvion_node.machine.sensors import MachineSensors
 
     pause = config.executor.pause
     # What another engine uses is for selling too, and looks like any other program.
@@ -301,7 +302,7 @@ async def _start_buying(
         max_body_bytes=config.proxy.max_body_bytes,
         default_max_completion_tokens=config.proxy.default_max_completion_tokens,
     )
-    server = ProxyServer(buyer, keys, LedgerReceipts(ledger), settings)
+    server = ProxyServer(buyer, keys, LedgerReceipts(ledger), settings, FolderVault(paths.answers_folder))
     url: str = await services.start(server.run)
     replace_private_file(paths.control_file, json.dumps({"url": url, "token": token}).encode())
     return url

@@ -52,7 +52,7 @@ def _order(model: str, jurisdiction: str | None, max_price: str | None) -> dict[
 
 
 def _microcredits(text: str) -> int:
-    from ryvion_node.config import parse_credits
+    from ryvion_node.config_values import parse_credits
 
     try:
         return parse_credits(text)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ryvion_node.config import ConfigInvalid, ConfigMissing, NodeConfig, load_config, parse_credits
+from ryvion_node.config import ConfigInvalid, ConfigMissing, NodeConfig, load_config
 from ryvion_node.config_reference import config_reference
+from ryvion_node.config_values import parse_credits
 
 ROOT = Path(__file__).parents[3]
 FULL = """
