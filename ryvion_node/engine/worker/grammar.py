@@ -32,7 +32,6 @@ _PLAIN: Final = '%llguidance {"no_forcing": true}\n'
 """Allow every token that fits, not only the canonical one: what is allowed must not depend on the library (spec 05)."""
 _DATA: Final = frozenset(("const", "enum", "default", "examples"))
 """Schema keywords that hold values, not schemas."""
-_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _EXCERPT: Final = re.compile(r"\n +\d+ \| ")
 _RULE: Final = re.compile(r"[\w\])}]\s*:|\|")
 """Also finds a few other things; in JSON a quotation mark comes before the colon."""
@@ -204,7 +203,7 @@ def _json_lark(schema: dict[str, Any]) -> str:
 
 def read_schema(text: str) -> dict[str, Any]:
     """A JSON Schema, checked. Raises GrammarInvalid."""
-    _check_nesting(_QUOTED.sub("", text))
+    _check_nesting(text, skip_strings=True)
     try:
         schema = json.loads(text, parse_constant=_no_number)
     except ValueError as exc:
@@ -221,15 +220,19 @@ def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no JSON number")
 
 
-def _check_nesting(text: str) -> None:
+def _check_nesting(text: str, *, skip_strings: bool = False) -> None:
     """Raises GrammarInvalid for brackets in brackets in brackets, which the compiler would follow by recursion."""
     depth = 0
-    escaped = False
+    escaped = inside = False
     for char in text:
         if escaped:
             escaped = False
         elif char == "\\":
             escaped = True
+        elif char == '"' and skip_strings:
+            inside = not inside
+        elif inside:
+            pass
         elif char in "([{":
             depth += 1
             if depth > limits.MAX_GRAMMAR_NESTING:

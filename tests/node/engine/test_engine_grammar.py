@@ -123,6 +123,7 @@ def test_whatever_is_drawn_under_a_schema_fits_it(grammars: Grammars, vocabulary
         ("json_schema", '{"$ref": "#"}', "allows no token"),
         ("json_schema", '{"allOf": [{"type": "string"}, {"type": "integer"}]}', "."),
         ("json_schema", "[" * 20_000, "deep"),
+        ("json_schema", '"' + '\\"' * 32_000, "no JSON"),
         ("json_schema", '{"items":' * 65 + "{}" + "}" * 65, "deep"),
         ("json_schema", '{"pattern": "%s"}' % ("(" * 300 + ")" * 300), "deep"),
         ("json_schema", '{"type": "string", "pattern": "(?=a)b"}', "look-around"),
