@@ -128,6 +128,7 @@ def test_nothing_is_lost(style: CallStyle, text: str) -> None:
         "{}",
         "[]",
         '{"name": "add", "arguments": "no object"}',
+        '{"name": "add", "arguments": "{\\"a\\": \\"\\ud800\\"}"}',
     ],
 )
 def test_what_is_no_call_is_content(style: CallStyle, body: str) -> None:

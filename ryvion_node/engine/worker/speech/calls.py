@@ -246,6 +246,7 @@ def _object(text: str) -> str:
         text = _string(text)
     if text == "null":
         return "{}"
-    if call_arguments(text) is None:
+    # A string may spell half of a surrogate pair, which no pipe carries.
+    if call_arguments(text) is None or text != text.encode("utf-8", "replace").decode():
         raise NotACall
     return text
