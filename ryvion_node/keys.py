@@ -96,6 +96,7 @@ class KeyLimits:
         return Allowance(hour=self.velocity, day=self.budget_day, total=self.budget_total)
 
 
+WITHOUT_LIMIT: Final = KeyLimits(requests_per_minute=None, jobs_at_once=None)
 NO_BUDGETS: Final = KeyLimits()
 NEW_KEY_LIMITS: Final = KeyLimits(velocity=5_000_000)
 """5 credits an hour, until the owner says otherwise: what a leaked or looping key can spend before somebody looks."""

@@ -72,6 +72,11 @@ class Paths:
         return self.home / "ledger.sqlite3"
 
     @property
+    def answers_folder(self) -> Path:
+        """Sealed answers to requests with an Idempotency-Key, for 24 hours."""
+        return self.home / "answers"
+
+    @property
     def models_folder(self) -> Path:
         return self.home / "models"
 

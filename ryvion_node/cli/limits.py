@@ -24,7 +24,7 @@ class GivenLimit:
     value: int | None
 
 
-class LimitType(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
+class LimitType(click.ParamType):  # type: ignore[type-arg]  # not generic in click 8.3
     """A number with at most `decimals` decimals, kept as a whole number of the smallest units; or `unlimited`."""
 
     def __init__(self, name: str, decimals: int) -> None:

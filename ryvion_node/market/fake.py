@@ -92,6 +92,10 @@ class FakeMarket:
     left: trio.Event = field(default_factory=trio.Event)
     """Set whenever a job's context is left; a test may put a new one."""
     outcomes: dict[JobId, Outcome] = field(default_factory=dict)
+    running: set[str] = field(default_factory=set)
+    """Completion ids whose jobs are not settled."""
+    costs: dict[str, int] = field(default_factory=dict)
+    """Micro-credits by completion id, of the jobs that left a receipt."""
 
     @asynccontextmanager
     async def buy(self, order: ChatOrder) -> AsyncIterator[BoughtJob]:
@@ -102,11 +106,16 @@ class FakeMarket:
             raise MarketError("model_not_found", f"Nobody offers {order.model}; on offer: {', '.join(self.scripts)}.")
         self.open_jobs += 1
         job = _FakeJob(self, order, script, len(self.orders))
+        completion_id = order.account.completion_id
+        self.running.add(completion_id)
         try:
             await _play(script.before)
             yield job
         finally:
             self.open_jobs -= 1
+            self.running.discard(completion_id)
+            if job.cost is not None:
+                self.costs[completion_id] = self.costs.get(completion_id, 0) + job.cost
             (self.finished if job.ended else self.left_early).append(job.placement.job_id)
             self.left.set()
 
@@ -127,6 +136,8 @@ class _FakeJob:
         self._number = number
         self.placement = _placement(order, JobId(f"{number:064x}"), script, 1)
         self.ended = False
+        self.cost: int | None = None
+        """None without a receipt. A job that is left early is paid for what was delivered; one that breaks is not."""
 
     async def events(self) -> AsyncIterator[JobEvent]:
         """Taken, the script's pieces, Done."""
@@ -142,15 +153,21 @@ class _FakeJob:
                     yield Taken(self.placement)
                 result.add(Delta(completion_tokens, 0, step.content, (), step.reasoning, step.calls))
                 completion_tokens += 1
+                self.cost = 1
                 yield step
             else:
-                await _play((step,))
+                try:
+                    await _play((step,))
+                except Exception:
+                    self.cost = None
+                    raise
         if not self._script.ends:
             return
         if not announced:
             yield Taken(self.placement)
         outcome = self._outcome(result, completion_tokens)
         self.ended = True
+        self.cost = outcome.cost
         self._market.outcomes[self.placement.job_id] = outcome
         yield Done(outcome)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from starlette.datastructures import Headers
 
+from ryvion_node.keys import KeyLimits
 from ryvion_node.proxy.errors import ApiError
 
 Action = Literal["list_models", "buy", "read_receipts"]
@@ -37,6 +39,19 @@ class Caller(Protocol):
         """Where the key may buy; empty: anywhere."""
         ...
 
+    @property
+    def limits(self) -> KeyLimits:
+        """How much it may be used."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """A caller who was let in, and the token that opened; never logged or kept."""
+
+    caller: Caller
+    token: str
+
 
 class Keys(Protocol):
     """The key store."""
@@ -48,6 +63,11 @@ class Keys(Protocol):
 
 async def admit(headers: Headers, keys: Keys, action: Action) -> Caller:
     """The caller, when one of its tokens is valid and its scope allows `action`; else raises ApiError 401 or 403."""
+    return (await identify(headers, keys, action)).caller
+
+
+async def identify(headers: Headers, keys: Keys, action: Action) -> Visitor:
+    """As `admit`, with the token that was valid."""
     for token in _tokens(headers):
         caller = await keys.authenticate(token)
         if caller is not None:
@@ -62,7 +82,7 @@ async def admit(headers: Headers, keys: Keys, action: Action) -> Caller:
     if action not in ALLOWED.get(caller.scope, frozenset()):
         problem = f"This key has the scope '{caller.scope}', which may not {action.replace('_', ' ')}."
         raise ApiError("insufficient_scope", problem)
-    return caller
+    return Visitor(caller, token)
 
 
 def _tokens(headers: Headers) -> list[str]:

@@ -15,17 +15,12 @@ from ryvion_protocol.schema import JobId
 COMPLETION_PREFIX: Final = "chatcmpl-"
 MAX_CANDIDATES_SHOWN: Final = 16
 """Of a decision, in an answer: the winner and the bids come first, and a large market must not swell every answer."""
-_COMPLETION_ID: Final = re.compile(COMPLETION_PREFIX + "([0-9a-f-]{1,64})")
+_JOB_NAME: Final = re.compile(COMPLETION_PREFIX + "([0-9a-f]{64})")
 
 
-def completion_id_of(job_id: JobId) -> str:
-    """A completion is named after its job, so that its receipt is found from either name."""
-    return f"{COMPLETION_PREFIX}{job_id}"
-
-
-def job_id_of(completion_id: str) -> JobId | None:
-    """The job behind a completion id; None when it is no such id."""
-    match = _COMPLETION_ID.fullmatch(completion_id)
+def job_named_by(completion_id: str) -> JobId | None:
+    """The job that an id is made of: completions were once named after their only job."""
+    match = _JOB_NAME.fullmatch(completion_id)
     return None if match is None else JobId(match[1])
 
 

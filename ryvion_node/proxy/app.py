@@ -17,22 +17,26 @@ from ryvion_node.proxy.completions import ChatCompletions
 from ryvion_node.proxy.endpoints import Health, Models, Receipts
 from ryvion_node.proxy.errors import ApiError, Headers
 from ryvion_node.proxy.gateway import Gateway
+from ryvion_node.proxy.idempotency import Idempotency
 from ryvion_node.proxy.market_view import OffersView, RouteView
 from ryvion_node.proxy.policy import Policy
 from ryvion_node.proxy.receipts import ReceiptStore
 from ryvion_node.proxy.settings import Settings
+from ryvion_node.proxy.till import Till
+from ryvion_node.proxy.vault import Vault
 
 
 def create_app(
-    market: Market, keys: Keys, receipts: ReceiptStore, settings: Settings, ports: Iterable[int]
+    market: Market, keys: Keys, receipts: ReceiptStore, settings: Settings, vault: Vault, ports: Iterable[int]
 ) -> Starlette:
     """The application as served on `ports`; it needs trio, and no lifespan."""
     hosts = frozenset(f"{host.lower()}:{port}" for host in settings.allowed_hosts for port in ports)
     policy = Policy(hosts, frozenset(settings.allowed_origins))
+    till = Till(keys, settings, Idempotency(vault, receipts))
     models, stored = Models(market, keys), Receipts(receipts, keys)
     app = Starlette(
         routes=[
-            Route("/v1/chat/completions", ChatCompletions(market, keys, settings), methods=["POST"]),
+            Route("/v1/chat/completions", ChatCompletions(market, till, settings), methods=["POST"]),
             Route("/v1/models", models, methods=["GET"]),
             Route("/v1/models/{model:path}", models, methods=["GET"]),
             Route("/api/v1/offers", OffersView(market, keys), methods=["GET"]),

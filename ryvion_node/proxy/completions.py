@@ -6,12 +6,12 @@ The job's context is left as soon as the client goes away, which cancels this ha
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import trio
 from starlette.types import Receive, Scope, Send
 
 from ryvion_node.market.interface import BoughtJob, ChatOrder, Market, MarketError, Outcome, Placement
-from ryvion_node.proxy.access import Keys, admit
 from ryvion_node.proxy.constants import SHUTDOWN_SEND_S
 from ryvion_node.proxy.errors import ApiError, Headers, from_market
 from ryvion_node.proxy.exchange import Exchange
@@ -21,6 +21,7 @@ from ryvion_node.proxy.relay import follow
 from ryvion_node.proxy.requests import parse_chat_request
 from ryvion_node.proxy.settings import Settings
 from ryvion_node.proxy.stream import ChatStream
+from ryvion_node.proxy.till import Till, Visit
 from ryvion_node.proxy.whole import WholeAnswer
 
 _STREAM_HEADERS: Headers = (
@@ -31,36 +32,31 @@ _STREAM_HEADERS: Headers = (
 
 
 class ChatCompletions:
-    """The ASGI endpoint. At most `settings.max_in_flight` requests are served at once; more are told to try later."""
+    """The ASGI endpoint."""
 
-    def __init__(self, market: Market, keys: Keys, settings: Settings) -> None:
+    def __init__(self, market: Market, till: Till, settings: Settings) -> None:
         self._market = market
-        self._keys = keys
+        self._till = till
         self._settings = settings
-        self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the caller and the request, then answer."""
-        exchange = Exchange.of(scope)
-        caller = await admit(exchange.headers, self._keys, "buy")
-        if self._in_flight >= self._settings.max_in_flight:
-            raise ApiError("rate_limit_exceeded", f"{self._in_flight} requests are under way; try again shortly.")
-        self._in_flight += 1
-        try:
-            request = parse_chat_request(await exchange.body(self._settings.max_body_bytes))
-            order = order_of(request, caller.jurisdictions, self._settings.default_max_completion_tokens)
-            if request.stream:
-                await self._stream(exchange, order, include_usage=request.include_usage)
-            else:
-                await self._answer(exchange, order)
-        finally:
-            self._in_flight -= 1
+        await self._till.serve(scope, self._serve)
+
+    async def _serve(self, visit: Visit) -> None:
+        request = parse_chat_request(visit.body)
+        order = order_of(request, visit.caller.jurisdictions, self._settings.default_max_completion_tokens)
+        order = replace(order, account=visit.account)
+        if request.stream:
+            await self._stream(visit.exchange, order, include_usage=request.include_usage)
+        else:
+            await self._answer(visit.exchange, order)
 
     async def _answer(self, exchange: Exchange, order: ChatOrder) -> None:
         """The whole answer at once."""
         try:
             async with self._market.buy(order) as job:
-                whole = WholeAnswer(job.placement)
+                whole = WholeAnswer(order.account.completion_id, job.placement)
                 ended = await follow(job, whole)
         except MarketError as error:
             raise from_market(error, order) from error
@@ -80,7 +76,11 @@ class ChatCompletions:
             async with self._market.buy(order) as job:
                 await exchange.start(200, _STREAM_HEADERS + _job_headers(job.placement))
                 stream = ChatStream(
-                    exchange, job.placement, include_usage=include_usage, keep_alive_s=self._settings.keep_alive_s
+                    exchange,
+                    order.account.completion_id,
+                    job.placement,
+                    include_usage=include_usage,
+                    keep_alive_s=self._settings.keep_alive_s,
                 )
                 ended = await _run(stream, job, exchange)
         except MarketError as error:

@@ -52,3 +52,23 @@ DEFAULT_RETRY_AFTER_MS: Final = 1_000
 """When the market does not know better."""
 MAX_ROUTE_BODY_BYTES: Final = 16 * 1024
 """A route request is a few short fields."""
+
+MAX_BUCKETS: Final = 4096
+"""Keys whose requests per minute are counted: more than there may be keys."""
+BUSY_RETRY_MS: Final = 1_000
+"""When a key has as many answers under way as it may: about as long as one takes to move on."""
+
+MAX_IDEMPOTENCY_KEY_CHARACTERS: Final = 255
+"""As elsewhere; a UUID has 36."""
+ANSWER_LIFETIME_MS: Final = 24 * 3_600_000
+"""How long an Idempotency-Key is remembered: what clients know from other services."""
+MAX_STORED_ANSWER_BYTES: Final = 16 * 1024 * 1024
+"""One answer before packing: a stream of 32,000 tokens, a chunk each."""
+MAX_SEALED_BYTES: Final = MAX_STORED_ANSWER_BYTES + 64 * 1024
+"""And as a file, should packing not shrink it."""
+MAX_ANSWERS_BYTES: Final = 256 * 1024 * 1024
+"""All answers on disk; beyond it the oldest go. Their claims stay, so that none is bought twice."""
+MAX_CLAIMS: Final = 50_000
+"""Keys remembered at once, in a file of one block each: 200 MB. Further ones are refused until some expire."""
+VAULT_SWEEP_S: Final = 600.0
+"""Between two looks for what expired while nothing was written."""

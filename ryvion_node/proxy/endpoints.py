@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from starlette.requests import Request
@@ -9,13 +10,15 @@ from starlette.types import Receive, Scope, Send
 
 from ryvion_node.market.interface import Market
 from ryvion_node.proxy.access import Keys, admit
-from ryvion_node.proxy.answers import job_id_of, models_json
+from ryvion_node.proxy.answers import models_json
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.exchange import Exchange
 from ryvion_node.proxy.receipts import ReceiptStore
 
 MAX_NAMES_IN_MESSAGE: Final = 20
 """Models named in a 404, so that it stays readable in a large market."""
+
+_COMPLETION_ID: Final = re.compile("[a-z]{1,16}[-_][0-9a-zA-Z-]{1,64}")
 
 
 class Health:
@@ -67,17 +70,16 @@ class Receipts:
                 raise ApiError("receipt_not_found", "There is no receipt of that name here.", param="cid")
             await exchange.answer_json(receipt.to_json())
             return
-        receipts = await self._store.of_job(_job_id(Request(scope)))
+        receipts = await self._store.of_completion(_completion_id(Request(scope)))
         await exchange.answer_json({"object": "list", "data": [receipt.to_json() for receipt in receipts]})
 
 
-def _job_id(request: Request) -> str:
+def _completion_id(request: Request) -> str:
     completion_id = request.query_params.get("completion_id")
     if completion_id is None:
         problem = "Missing required parameter: 'completion_id'."
         raise ApiError("missing_required_parameter", problem, param="completion_id")
-    job_id = job_id_of(completion_id)
-    if job_id is None:
-        problem = "'completion_id' is not the id of a completion of this endpoint."
+    if not _COMPLETION_ID.fullmatch(completion_id):
+        problem = "'completion_id' is not the id of an answer of this endpoint."
         raise ApiError("invalid_value", problem, param="completion_id")
-    return job_id
+    return completion_id

@@ -77,7 +77,7 @@ class ApiError(Exception):
         self.message = message
         self.param = param
         self.status, self.type = STATUS_AND_TYPE[code]
-        self.headers = headers + _retry_headers(self.status, retry_after_ms)
+        self.headers = headers + (retry_headers(retry_after_ms) if self.status in (429, 503) else ())
 
     def body(self) -> bytes:
         """The JSON error object, all four keys always."""
@@ -109,8 +109,7 @@ def _param(error: MarketError, order: ChatOrder) -> str | None:
     return {"prefix": "messages", "json_object": shape, "json_schema": shape}.get(feature, feature)
 
 
-def _retry_headers(status: int, retry_after_ms: int | None) -> Headers:
-    if status not in (429, 503):
-        return ()
+def retry_headers(retry_after_ms: int | None = None) -> Headers:
+    """When to try again, in both forms that clients know."""
     wait_ms = min(max(retry_after_ms or DEFAULT_RETRY_AFTER_MS, 1), MAX_RETRY_AFTER_MS)
     return (("retry-after-ms", str(wait_ms)), ("retry-after", str(-(-wait_ms // 1000))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Self
+from typing import Protocol, Self
 
 import trio
 from starlette.datastructures import Headers
@@ -22,6 +22,22 @@ class ClientGone(Exception):
     """The client closed the connection before its request was complete: there is nobody to answer."""
 
 
+class Recorder(Protocol):
+    """Who keeps a copy of an answer."""
+
+    def start(self, status: int, headers: HeaderPairs) -> None:
+        """It begins."""
+        ...
+
+    def add(self, data: bytes) -> None:
+        """A piece of its body."""
+        ...
+
+    async def store(self) -> None:
+        """It is whole, and its last piece has not been sent."""
+        ...
+
+
 class Exchange:
     """A request under way. `watch` runs beside the handler and cancels it when the client goes away."""
 
@@ -35,6 +51,7 @@ class Exchange:
         self.gone = False
         """The client went away before the answer was complete."""
         self.common_headers: list[tuple[bytes, bytes]] = [(b"x-request-id", request_id.encode())]
+        self.recorder: Recorder | None = None
         self._receive = receive
         self._send = send
         self._body_done = trio.Event()
@@ -73,9 +90,15 @@ class Exchange:
             self.gone = True
             handling.cancel()
 
+    def add_headers(self, headers: HeaderPairs) -> None:
+        """Put `headers` on the answer, whatever it will be."""
+        self.common_headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]
+
     async def start(self, status: int, headers: HeaderPairs) -> None:
         """Send status and headers at once."""
         self.status = status
+        if self.recorder is not None:
+            self.recorder.start(status, headers)
         elapsed_ms = int((time.perf_counter() - self.started_at) * 1000)
         pairs = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]
         pairs.append((b"openai-processing-ms", b"%d" % elapsed_ms))
@@ -83,11 +106,16 @@ class Exchange:
 
     async def write(self, data: bytes) -> None:
         """Send one piece of the answer's body; it is on the wire when this returns."""
+        if self.recorder is not None:
+            self.recorder.add(data)
         await self._send(_body(data, more=True))
 
     async def finish(self, data: bytes = b"") -> None:
         """Send the last piece; from here on a client that goes away has its whole answer."""
         self._closing = True
+        if self.recorder is not None:
+            self.recorder.add(data)
+            await self.recorder.store()
         if not self._body_done.is_set():
             if data:
                 await self._send(_body(data, more=True))

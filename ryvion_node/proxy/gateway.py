@@ -45,8 +45,7 @@ class Gateway:
 
     async def _handle(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            cors = self._policy.cors(exchange.headers)
-            exchange.common_headers += [(name.encode(), value.encode("latin-1")) for name, value in cors]
+            exchange.add_headers(self._policy.cors(exchange.headers))
             self._policy.check(exchange.headers)
             if is_preflight(exchange.method, exchange.headers):
                 await exchange.start(204, preflight_headers(exchange.headers))

@@ -24,6 +24,10 @@ EXPOSED: Final = ", ".join(
         "retry-after",
         "retry-after-ms",
         "x-should-retry",
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-reset-requests",
+        "idempotent-replayed",
     )
 )
 """What a web page may read of an answer's headers."""

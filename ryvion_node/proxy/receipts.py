@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from ryvion_node.proxy.answers import completion_id_of
+from ryvion_node.proxy.answers import COMPLETION_PREFIX
+from ryvion_node.proxy.idempotency import Purchases
 from ryvion_protocol.checks import Check
 from ryvion_protocol.messages import Receipt
 from ryvion_protocol.receipt import receipt_to_json
@@ -24,13 +25,15 @@ class StoredReceipt:
     """Micro-credits settled."""
     model: str
     created_ms: int
+    completion_id: str
+    """Empty for a job that was bought before completions had names of their own."""
 
     def to_json(self) -> dict[str, object]:
         """As the endpoint shows it."""
         return {
             "object": "ryvion.receipt",
             "cid": self.cid,
-            "completion_id": completion_id_of(self.receipt.job_id),
+            "completion_id": self.completion_id or f"{COMPLETION_PREFIX}{self.receipt.job_id}",
             "job_id": self.receipt.job_id,
             "model": self.model,
             "created": self.created_ms // 1000,
@@ -42,11 +45,11 @@ class StoredReceipt:
         }
 
 
-class ReceiptStore(Protocol):
+class ReceiptStore(Purchases, Protocol):
     """Finished jobs' receipts, durably kept."""
 
-    async def of_job(self, job_id: str) -> tuple[StoredReceipt, ...]:
-        """The receipts of one job, oldest first; empty when it is not known. `job_id` is whatever a client sent."""
+    async def of_completion(self, completion_id: str) -> tuple[StoredReceipt, ...]:
+        """The receipts of all jobs of one answer, oldest first. `completion_id` is whatever a client sent."""
         ...
 
     async def by_cid(self, cid: str) -> StoredReceipt | None:

@@ -18,6 +18,7 @@ from ryvion_node.proxy.app import create_app
 from ryvion_node.proxy.connection import Connections
 from ryvion_node.proxy.receipts import ReceiptStore
 from ryvion_node.proxy.settings import Settings
+from ryvion_node.proxy.vault import Vault
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -47,11 +48,12 @@ class EndpointAddressUnusable(OperatorError):
 class ProxyServer:
     """Serves the OpenAI-compatible endpoint for one market."""
 
-    def __init__(self, market: Market, keys: Keys, receipts: ReceiptStore, settings: Settings) -> None:
+    def __init__(self, market: Market, keys: Keys, receipts: ReceiptStore, settings: Settings, vault: Vault) -> None:
         self._market = market
         self._keys = keys
         self._receipts = receipts
         self._settings = settings
+        self._vault = vault
 
     async def run(self, *, task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; started with the URL, such as `http://127.0.0.1:7986`.
@@ -61,10 +63,11 @@ class ProxyServer:
         host = self._settings.host.strip("[]")
         listeners = await self._listen(host)
         ports = [listener.socket.getsockname()[1] for listener in listeners]
-        app = create_app(self._market, self._keys, self._receipts, self._settings, ports)
+        app = create_app(self._market, self._keys, self._receipts, self._settings, self._vault, ports)
         connections = Connections(ASGIWrapper(cast("ASGIFramework", app)))
         url = f"http://{f'[{host}]' if ':' in host else host}:{ports[0]}"
         async with trio.open_nursery() as nursery:
+            await nursery.start(self._vault.run)
             await nursery.start(trio.serve_listeners, connections.serve, listeners)
             log_event(log, "endpoint_up", url=url)
             task_status.started(url)

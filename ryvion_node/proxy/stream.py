@@ -7,7 +7,7 @@ import time
 import trio
 
 from ryvion_node.market.interface import BoughtJob, Outcome, Piece, Placement
-from ryvion_node.proxy.answers import completion_id_of, fingerprint_of, outcome_json, taken_json, usage_json
+from ryvion_node.proxy.answers import fingerprint_of, outcome_json, taken_json, usage_json
 from ryvion_node.proxy.chunks import DONE, KEEP_ALIVE, ChunkEncoder, error_event
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.exchange import Exchange
@@ -17,8 +17,11 @@ from ryvion_node.proxy.relay import follow
 class ChatStream:
     """One answer as server-sent events. `run` while the job is open, then `finish` or `fail`."""
 
-    def __init__(self, exchange: Exchange, placement: Placement, *, include_usage: bool, keep_alive_s: float) -> None:
+    def __init__(
+        self, exchange: Exchange, completion_id: str, placement: Placement, *, include_usage: bool, keep_alive_s: float
+    ) -> None:
         self._exchange = exchange
+        self._completion_id = completion_id
         self._placement = placement
         self._include_usage = include_usage
         self._keep_alive_s = keep_alive_s
@@ -61,7 +64,7 @@ class ChatStream:
     def _begin(self) -> ChunkEncoder:
         if self._chunks is None:
             self._chunks = ChunkEncoder(
-                completion_id_of(self._placement.job_id),
+                self._completion_id,
                 int(time.time()),
                 self._placement.model,
                 fingerprint_of(self._placement),

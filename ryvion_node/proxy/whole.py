@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ryvion_node.market.interface import Outcome, Piece, Placement
-from ryvion_node.proxy.answers import completion_id_of, fingerprint_of, outcome_json, taken_json, usage_json
+from ryvion_node.proxy.answers import fingerprint_of, outcome_json, taken_json, usage_json
 from ryvion_node.proxy.parts import call_json, logprobs_json
 from ryvion_protocol.messages import Delta, TokenLogprob
 from ryvion_protocol.transcript import ResultBuilder
@@ -12,7 +12,8 @@ from ryvion_protocol.transcript import ResultBuilder
 class WholeAnswer:
     """Collects the pieces of an answer."""
 
-    def __init__(self, placement: Placement) -> None:
+    def __init__(self, completion_id: str, placement: Placement) -> None:
+        self._completion_id = completion_id
         self.placement = placement
         self.begun = False
         """Has any part of it come?"""
@@ -39,7 +40,7 @@ class WholeAnswer:
             "finish_reason": outcome.finish_reason,
         }
         return {
-            "id": completion_id_of(placement.job_id),
+            "id": self._completion_id,
             "object": "chat.completion",
             "created": created_s,
             "model": placement.model,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 
-from ryvion_node.keys import ApiKey, KeyStore
+from ryvion_node.keys import WITHOUT_LIMIT, ApiKey, KeyLimits, KeyStore
 from ryvion_node.ledger.interface import LedgerReader
 from ryvion_node.ledger.records import ReceiptDetail
 from ryvion_node.proxy.access import Caller
+from ryvion_node.proxy.answers import job_named_by
+from ryvion_node.proxy.idempotency import Progress
 from ryvion_node.proxy.receipts import StoredReceipt
 from ryvion_protocol.exported import export_envelope
 from ryvion_protocol.messages import Receipt
 from ryvion_protocol.packet import unpack
-from ryvion_protocol.schema import JobId
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class ControlCaller:
     id: str = "control"
     scope: str = "operator"
     jurisdictions: tuple[str, ...] = ()
+    limits: KeyLimits = WITHOUT_LIMIT
 
 
 class NodeKeys:
@@ -41,16 +43,27 @@ class NodeKeys:
 
 
 class LedgerReceipts:
-    """Implements `ReceiptStore`: receipts of bought jobs."""
+    """Implements `ReceiptStore`: bought jobs and their receipts."""
 
     def __init__(self, ledger: LedgerReader) -> None:
         self._ledger = ledger
 
-    async def of_job(self, job_id: str) -> tuple[StoredReceipt, ...]:
-        """The receipt of one bought job; empty when there is none."""
-        job = await self._ledger.job(JobId(job_id), "bought")
-        found = await self.by_cid(job.receipt_cid) if job is not None and job.receipt_cid else None
-        return () if found is None else (found,)
+    async def of_completion(self, completion_id: str) -> tuple[StoredReceipt, ...]:
+        """The receipts of all jobs of one answer, oldest first."""
+        jobs = await self._ledger.by_completion_id(completion_id)
+        named = job_named_by(completion_id)
+        only = None if jobs or named is None else await self._ledger.job(named, "bought")
+        found = [await self.by_cid(job.receipt_cid) for job in (*jobs, only) if job is not None and job.receipt_cid]
+        return tuple(receipt for receipt in found if receipt is not None)
+
+    async def progress(self, completion_id: str) -> Progress:
+        """What came of a completion so far."""
+        jobs = await self._ledger.by_completion_id(completion_id)
+        if any(job.state == "running" for job in jobs):
+            return "running"
+        if any(job.cost_microcredits for job in jobs):
+            return "paid"
+        return "free" if any(job.receipt_cid for job in jobs) else "nothing"
 
     async def by_cid(self, cid: str) -> StoredReceipt | None:
         """The receipt with this name."""
@@ -74,4 +87,5 @@ def _stored(detail: ReceiptDetail) -> StoredReceipt | None:
         cost=job.cost_microcredits,
         model=job.model,
         created_ms=job.created_ms,
+        completion_id=job.completion_id,
     )

@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 
 import trio
 
+from ryvion_node.keys import NO_BUDGETS, KeyLimits
 from ryvion_node.market.fake import FakeMarket, Script
+from ryvion_node.proxy.access import Keys
+from ryvion_node.proxy.idempotency import Progress
 from ryvion_node.proxy.receipts import StoredReceipt
 from ryvion_node.proxy.server import ProxyServer
 from ryvion_node.proxy.settings import Settings
+from ryvion_node.proxy.vault import MemoryVault, Vault
 
 HELLO = [{"role": "user", "content": "hi"}]
 
@@ -22,6 +26,7 @@ class Key:
     id: str
     scope: str = "buyer"
     jurisdictions: tuple[str, ...] = ()
+    limits: KeyLimits = NO_BUDGETS
 
 
 class FakeKeys:
@@ -42,11 +47,18 @@ class FakeKeys:
 
 
 class FakeReceipts:
-    def __init__(self) -> None:
+    def __init__(self, market: FakeMarket) -> None:
+        self.market = market
         self.stored: list[StoredReceipt] = []
 
-    async def of_job(self, job_id: str) -> tuple[StoredReceipt, ...]:
-        return tuple(receipt for receipt in self.stored if receipt.receipt.job_id == job_id)
+    async def of_completion(self, completion_id: str) -> tuple[StoredReceipt, ...]:
+        return tuple(receipt for receipt in self.stored if receipt.completion_id == completion_id)
+
+    async def progress(self, completion_id: str) -> Progress:
+        if completion_id in self.market.running:
+            return "running"
+        cost = self.market.costs.get(completion_id)
+        return "nothing" if cost is None else "paid" if cost else "free"
 
     async def by_cid(self, cid: str) -> StoredReceipt | None:
         return next((receipt for receipt in self.stored if receipt.cid == cid), None)
@@ -189,10 +201,16 @@ class Client:
 
 
 @asynccontextmanager
-async def serving(scripts: Mapping[str, Script], settings: Settings | None = None) -> AsyncIterator[Endpoint]:
+async def serving(
+    scripts: Mapping[str, Script],
+    settings: Settings | None = None,
+    keys: Keys | None = None,
+    vault: Vault | None = None,
+) -> AsyncIterator[Endpoint]:
     """An endpoint whose market follows `scripts`; stopped, and seen to end, when the context is left."""
-    market, receipts = FakeMarket(scripts), FakeReceipts()
-    server = ProxyServer(market, FakeKeys(), receipts, settings or Settings(port=0))
+    market = FakeMarket(scripts)
+    receipts = FakeReceipts(market)
+    server = ProxyServer(market, keys or FakeKeys(), receipts, settings or Settings(port=0), vault or MemoryVault())
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             url = await nursery.start(server.run)

@@ -96,6 +96,7 @@ async def test_headers_of_a_whole_answer() -> None:
     async with serving({"echo": says("x")}) as endpoint, async_client(endpoint) as client:
         raw = await client.chat.completions.with_raw_response.create(model="echo", messages=MESSAGES)
         outcome = next(iter(endpoint.market.outcomes.values()))
+        (order,) = endpoint.market.orders
         answer = raw.parse()
     assert raw.headers["x-ryvion-receipt-cid"] == outcome.cid
     assert raw.headers["x-ryvion-job-id"] == outcome.receipt.job_id
@@ -103,7 +104,8 @@ async def test_headers_of_a_whole_answer() -> None:
     assert raw.headers["x-ryvion-jurisdiction"] == "CA"
     assert int(raw.headers["openai-processing-ms"]) >= 0
     assert answer._request_id == raw.headers["x-request-id"]
-    assert answer.id == f"chatcmpl-{outcome.receipt.job_id}"
+    assert answer.id == order.account.completion_id
+    assert answer.id.startswith("chatcmpl-")
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,15 @@ from ryvion_node.proxy.answers import taken_json
 from ryvion_node.proxy.receipts import StoredReceipt
 from ryvion_node.proxy.server import EndpointAddressUnusable, EndpointPortTaken, ProxyServer
 from ryvion_node.proxy.settings import Settings
+from ryvion_node.proxy.vault import MemoryVault
 
 KEY = {"authorization": "Bearer sk-buyer"}
 
 
 def server(settings: Settings) -> ProxyServer:
-    return ProxyServer(FakeMarket({"echo": says("x")}), FakeKeys(), FakeReceipts(), settings)
+    return ProxyServer(
+        FakeMarket({"echo": says("x")}), FakeKeys(), FakeReceipts(FakeMarket({})), settings, MemoryVault()
+    )
 
 
 async def test_a_taken_port_is_told_with_its_mend() -> None:
@@ -74,6 +77,7 @@ async def test_receipts_are_found_by_completion_and_by_name() -> None:
             cost=outcome.cost,
             model="echo",
             created_ms=1_700_000_000_123,
+            completion_id=str(answer["id"]),
         )
         endpoint.receipts.stored += [stored, replace(stored, cid="ryv1:sha256:other")]
         by_completion = await endpoint.ask("GET", f"/api/v1/receipts?completion_id={answer['id']}", **KEY)
@@ -101,7 +105,7 @@ async def test_receipts_are_found_by_completion_and_by_name() -> None:
         ("?completion_id=x", "invalid_value"),
         ("?completion_id", "invalid_value"),
         ("?completion_id=chatcmpl-%00", "invalid_value"),
-        ("?completion_id=chatcmpl-zz", "invalid_value"),
+        ("?completion_id=Chat-1", "invalid_value"),
     ],
 )
 async def test_a_receipt_query_must_name_a_completion(query: str, code: str) -> None:

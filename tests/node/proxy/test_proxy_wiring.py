@@ -12,6 +12,7 @@ from ryvion_node.keys import KeyStore
 from ryvion_node.market.fake import FakeMarket, says
 from ryvion_node.proxy.server import ProxyServer
 from ryvion_node.proxy.settings import Settings
+from ryvion_node.proxy.vault import MemoryVault
 from ryvion_node.proxy.wiring import NodeKeys
 
 
@@ -44,9 +45,9 @@ async def test_a_key_file_that_became_unreadable_lets_nobody_in_and_ends_nothing
 ) -> None:
     _, token = store.create("laptop", "buyer")
     path = tmp_path / "home" / "keys.json"
-    server = ProxyServer(
-        FakeMarket({"echo": says("x")}), NodeKeys(store, "control_secret"), FakeReceipts(), Settings(port=0)
-    )
+    market = FakeMarket({"echo": says("x")})
+    keys = NodeKeys(store, "control_secret")
+    server = ProxyServer(market, keys, FakeReceipts(market), Settings(port=0), MemoryVault())
     async with trio.open_nursery() as nursery:
         url: str = await nursery.start(server.run)
         assert (await _models(url, token)).status == 200

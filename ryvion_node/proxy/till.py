@@ -1,0 +1,67 @@
+"""What stands between a request that costs money and the purchase: the key, its limits, the body, repetition."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+from starlette.types import Scope
+
+from ryvion_node.market.interface import Account
+from ryvion_node.proxy.access import Caller, Keys, identify
+from ryvion_node.proxy.answers import COMPLETION_PREFIX
+from ryvion_node.proxy.errors import ApiError
+from ryvion_node.proxy.exchange import Exchange
+from ryvion_node.proxy.idempotency import Idempotency, fingerprint_of
+from ryvion_node.proxy.limits import Limits
+from ryvion_node.proxy.sealed import Claim
+from ryvion_node.proxy.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request that may be served."""
+
+    exchange: Exchange
+    caller: Caller
+    body: bytes
+    account: Account
+    """For its orders; all jobs of one answer share its completion id."""
+
+
+class Till:
+    """One for all endpoints that buy. At most `settings.max_in_flight` answers are under way at once."""
+
+    def __init__(self, keys: Keys, settings: Settings, idempotency: Idempotency) -> None:
+        self._keys = keys
+        self._settings = settings
+        self._idempotency = idempotency
+        self._limits = Limits()
+        self._in_flight = 0
+
+    async def serve(
+        self, scope: Scope, handle: Callable[[Visit], Awaitable[None]], id_prefix: str = COMPLETION_PREFIX
+    ) -> None:
+        """Check the caller and its limits, read the body, and let `handle` answer, or answer as before.
+
+        `id_prefix` begins the id of the answer. Raises ApiError.
+        """
+        exchange = Exchange.of(scope)
+        visitor = await identify(exchange.headers, self._keys, "buy")
+        caller = visitor.caller
+        exchange.add_headers(self._limits.take(caller, trio.current_time()))
+        if self._in_flight >= self._settings.max_in_flight:
+            raise ApiError("rate_limit_exceeded", f"{self._in_flight} requests are under way; try again shortly.")
+        self._in_flight += 1
+        try:
+            with self._limits.under_way(caller):
+                body = await exchange.body(self._settings.max_body_bytes)
+                claim = Claim(fingerprint_of(scope["path"], body), f"{id_prefix}{secrets.token_hex(16)}")
+                account = Account(caller.id, claim.completion_id, caller.limits.allowance)
+                visit = Visit(exchange, caller, body, account)
+                await self._idempotency.serve(exchange, visitor.token, claim, partial(handle, visit))
+        finally:
+            self._in_flight -= 1
