@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from engine_support import TINY
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ryvion_node.engine.constants import MAX_JSON_DEPTH
@@ -179,6 +179,7 @@ ARGUMENTS = st.dictionaries(st.text(max_size=8) | st.just(EVIL), JSON, max_size=
 
 
 @pytest.mark.parametrize("name", STYLES)
+@settings(max_examples=40)
 @given(content=st.text(max_size=9) | st.just(EVIL), arguments=ARGUMENTS, schema=ARGUMENTS)
 def test_nothing_anybody_writes_becomes_a_control_token(
     model: Model, name: str, content: str, arguments: str, schema: str
@@ -208,6 +209,7 @@ def _prompts(model: Model, name: str) -> Prompts:
 
 
 @pytest.mark.parametrize("name", STYLES)
+@settings(max_examples=40)
 @given(arguments=ARGUMENTS)
 def test_what_a_template_writes_is_read_back(model: Model, name: str, arguments: str) -> None:
     prompts = _prompts(model, name)
