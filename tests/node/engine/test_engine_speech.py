@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ryvion_node.engine.constants import MAX_HELD_CHARS
@@ -89,6 +89,7 @@ FRAGMENTS = st.sampled_from(
 TEXTS = st.lists(FRAGMENTS, max_size=14).map("".join) | st.text(max_size=30)
 
 
+@settings(deadline=None)
 @given(st.sampled_from((None, *STYLES)), TEXTS, st.booleans(), st.booleans(), st.lists(st.integers(0, 200), max_size=6))
 def test_cuts_make_no_difference(
     style: CallStyle | None, text: str, thinking: bool, parallel: bool, cuts: list[int]
@@ -103,6 +104,7 @@ def test_cuts_make_no_difference(
         assert len(whole.calls) <= 1
 
 
+@settings(deadline=None)
 @given(st.sampled_from(STYLES), TEXTS)
 def test_nothing_is_lost(style: CallStyle, text: str) -> None:
     """What is no call comes out as it is, white space and markers aside."""

@@ -179,7 +179,7 @@ ARGUMENTS = st.dictionaries(st.text(max_size=8) | st.just(EVIL), JSON, max_size=
 
 
 @pytest.mark.parametrize("name", STYLES)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(content=st.text(max_size=9) | st.just(EVIL), arguments=ARGUMENTS, schema=ARGUMENTS)
 def test_nothing_anybody_writes_becomes_a_control_token(
     model: Model, name: str, content: str, arguments: str, schema: str
@@ -209,7 +209,7 @@ def _prompts(model: Model, name: str) -> Prompts:
 
 
 @pytest.mark.parametrize("name", STYLES)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(arguments=ARGUMENTS)
 def test_what_a_template_writes_is_read_back(model: Model, name: str, arguments: str) -> None:
     prompts = _prompts(model, name)
