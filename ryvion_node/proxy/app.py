@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from ryvion_node.market.interface import Market
 from ryvion_node.proxy.access import Keys
-from ryvion_node.proxy.completions import ChatCompletions
+from ryvion_node.proxy.chat import ChatCompletions
 from ryvion_node.proxy.endpoints import Health, Models, Receipts
 from ryvion_node.proxy.errors import ApiError, Headers
 from ryvion_node.proxy.gateway import Gateway

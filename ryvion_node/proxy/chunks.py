@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from ryvion_node.market.interface import Piece
+from ryvion_node.market.interface import Outcome, Piece, Placement
+from ryvion_node.proxy.answers import outcome_json, taken_json, usage_json
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.parts import call_deltas, logprobs_json
 
@@ -13,7 +14,7 @@ DONE: Final = b"data: [DONE]\n\n"
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 
 
-class ChunkEncoder:
+class ChatFrames:
     """The chunks of one completion: same id, created, model and object on all of them.
 
     Text is escaped to ASCII: some clients split lines at U+2028 and its like, and no escape can be cut in two.
@@ -30,13 +31,14 @@ class ChunkEncoder:
             "system_fingerprint": fingerprint,
         }
         self._head = b"data: " + json.dumps(head)[:-1].encode()
+        self._include_usage = include_usage
         self._usage = b',"usage":null' if include_usage else b""
         self._content_head = self._head + b',"choices":[{"index":0,"delta":{"content":'
         self._content_tail = b'},"logprobs":null,"finish_reason":null}]' + self._usage + b"}\n\n"
 
-    def role(self, ryvion: dict[str, object]) -> bytes:
-        """The first chunk: who answers."""
-        return self._choice({"role": "assistant", "content": ""}, None, ryvion)
+    def begin(self, placement: Placement) -> bytes:
+        """The role chunk: who answers."""
+        return self._choice({"role": "assistant", "content": ""}, None, taken_json(placement))
 
     def piece(self, piece: Piece) -> bytes:
         """A piece of the answer: a chunk each for thoughts, text and parts of tool calls.
@@ -55,13 +57,14 @@ class ChunkEncoder:
         chunks = [self._delta(delta, None if number else logprobs) for number, delta in enumerate(deltas or [{}])]
         return b"".join(chunks)
 
-    def finish(self, reason: str, ryvion: dict[str, object]) -> bytes:
-        """The last chunk with a choice: why it ended, and the evidence."""
-        return self._choice({}, reason, ryvion)
+    def end(self, placement: Placement, outcome: Outcome) -> tuple[bytes, bytes]:
+        """The last chunk with a choice: why it ended, and the evidence; then usage when asked for, and the end."""
+        finish = self._choice({}, outcome.finish_reason, outcome_json(placement, outcome))
+        return finish, (usage_chunk(self._head, outcome) if self._include_usage else b"") + DONE
 
-    def usage(self, usage: dict[str, object]) -> bytes:
-        """The one chunk without a choice; only when the client asked for it."""
-        return b'%b,"choices":[],"usage":%b}\n\n' % (self._head, json.dumps(usage).encode())
+    def fail(self, error: ApiError) -> bytes:
+        """No finish chunk, no [DONE]: no client takes it for an end."""
+        return error_event(error)
 
     def _delta(self, delta: dict[str, object], logprobs: object) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": None}
@@ -75,6 +78,11 @@ class ChunkEncoder:
             self._usage,
             json.dumps(ryvion).encode(),
         )
+
+
+def usage_chunk(head: bytes, outcome: Outcome) -> bytes:
+    """The one chunk without a choice."""
+    return b'%b,"choices":[],"usage":%b}\n\n' % (head, json.dumps(usage_json(outcome)).encode())
 
 
 def error_event(error: ApiError) -> bytes:

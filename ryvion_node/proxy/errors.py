@@ -79,6 +79,13 @@ class ApiError(Exception):
         self.status, self.type = STATUS_AND_TYPE[code]
         self.headers = headers + (retry_headers(retry_after_ms) if self.status in (429, 503) else ())
 
+    def at(self, param: str | None) -> ApiError:
+        """The same with another name for the parameter, in its text too."""
+        named = f"'{self.param}'"
+        renamed = ApiError(self.code, self.message.replace(named, f"'{param}'"), param=param)
+        renamed.headers = self.headers
+        return renamed
+
     def body(self) -> bytes:
         """The JSON error object, all four keys always."""
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}

@@ -1,32 +1,35 @@
-"""A streamed completion on the wire: role, pieces, finish with the evidence, usage, end; or an error and nothing after."""
+"""A streamed answer on the wire: its frames as they come, comments in silence; or an error and nothing after."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 
 import trio
 
 from ryvion_node.market.interface import BoughtJob, Outcome, Piece, Placement
-from ryvion_node.proxy.answers import fingerprint_of, outcome_json, taken_json, usage_json
-from ryvion_node.proxy.chunks import DONE, KEEP_ALIVE, ChunkEncoder, error_event
+from ryvion_node.proxy.chunks import KEEP_ALIVE
+from ryvion_node.proxy.dialect import Frames
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.exchange import Exchange
 from ryvion_node.proxy.relay import follow
 
 
-class ChatStream:
+class AnswerStream:
     """One answer as server-sent events. `run` while the job is open, then `finish` or `fail`."""
 
     def __init__(
-        self, exchange: Exchange, completion_id: str, placement: Placement, *, include_usage: bool, keep_alive_s: float
+        self,
+        exchange: Exchange,
+        placement: Placement,
+        frames: Callable[[Placement], Frames],
+        keep_alive_s: float,
     ) -> None:
         self._exchange = exchange
-        self._completion_id = completion_id
         self._placement = placement
-        self._include_usage = include_usage
+        self._make_frames = frames
         self._keep_alive_s = keep_alive_s
-        self._chunks: ChunkEncoder | None = None
-        """From the first chunk on: a failover before it may still change who answers."""
+        self._frames: Frames | None = None
+        """From the first event on: a failover before it may still change who answers."""
         self._last_sent_s = trio.current_time()
 
     async def run(self, job: BoughtJob) -> Outcome | Exception:
@@ -38,39 +41,31 @@ class ChatStream:
         return ended
 
     async def taken(self, placement: Placement) -> None:
-        """Send the role chunk: who answers."""
-        if self._chunks is None:
+        """Send who answers."""
+        if self._frames is None:
             self._placement = placement
-            await self._send(self._begin().role(taken_json(placement)))
+            await self._send(self._begun().begin(placement))
 
     async def piece(self, piece: Piece) -> None:
         """Send a piece of the answer."""
-        if self._chunks is None:
-            await self.taken(self._placement)
-        await self._send(self._begin().piece(piece))
+        await self.taken(self._placement)
+        await self._send(self._begun().piece(piece))
 
     async def finish(self, outcome: Outcome) -> None:
         """Send what follows the last piece of an answer that ended well."""
         await self.taken(self._placement)
-        chunks = self._begin()
-        await self._send(chunks.finish(outcome.finish_reason, outcome_json(self._placement, outcome)))
-        tail = chunks.usage(usage_json(outcome)) if self._include_usage else b""
-        await self._exchange.finish(tail + DONE)
+        ending, last = self._begun().end(self._placement, outcome)
+        await self._send(ending)
+        await self._exchange.finish(last)
 
     async def fail(self, error: ApiError) -> None:
-        """Send an error as the last thing: no finish chunk, no [DONE], so that no client takes it for an end."""
-        await self._exchange.finish(error_event(error))
+        """Send an error as the last thing."""
+        await self._exchange.finish(self._begun().fail(error))
 
-    def _begin(self) -> ChunkEncoder:
-        if self._chunks is None:
-            self._chunks = ChunkEncoder(
-                self._completion_id,
-                int(time.time()),
-                self._placement.model,
-                fingerprint_of(self._placement),
-                include_usage=self._include_usage,
-            )
-        return self._chunks
+    def _begun(self) -> Frames:
+        if self._frames is None:
+            self._frames = self._make_frames(self._placement)
+        return self._frames
 
     async def _send(self, data: bytes) -> None:
         self._last_sent_s = trio.current_time()
