@@ -38,8 +38,8 @@ MAX_HELD_CHARS: Final = 8192
 MAX_CALLS: Final = 128
 """Tool calls in one answer, as many as the job stream carries (spec 04)."""
 
-STEP_TARGET_S: Final = 0.08
-"""Prompt chunks are sized for this, so that a noisy step still ends within 100 ms."""
+STEP_TARGET_S: Final = 0.09
+"""Prompt chunks are sized for this, so that a step ends within 100 ms."""
 CPU_BATCH_TOKENS: Final = 256
 """Rows per step on a CPU: more gains nothing there, and compute buffers grow with it."""
 GPU_BATCH_TOKENS: Final = 512

@@ -21,8 +21,10 @@ _EXPLORE_STEPS: Final = 64
 """One step in so many measures the size that was not measured for longest."""
 _PACE_WEIGHT: Final = 0.3
 """Prompts are read in few steps: their pace must follow quickly."""
-_STRETCH: Final = 1.25
-"""What a step may have beyond its rows to finish a prompt: from 80 to 100 ms."""
+_STRETCH: Final = 1.1
+"""What a step may have beyond its rows to finish a prompt: from 90 to 99 ms."""
+_TELLING: Final = 0.75
+"""Of the rows that a step may have: with less, the pass over the weights counts for too much in the pace."""
 
 
 class StepTimes:
@@ -73,18 +75,20 @@ class PromptPace:
 
     def __init__(self, seconds_per_token: float) -> None:
         self._seconds = seconds_per_token
+        self._rows = MIN_CHUNK_TOKENS
 
     @property
     def seconds_per_token(self) -> float:
         return self._seconds
 
     def observe(self, rows: int, seconds: float) -> None:
-        if rows >= MIN_CHUNK_TOKENS:
+        if rows >= max(MIN_CHUNK_TOKENS, _TELLING * self._rows):
             self._seconds += _PACE_WEIGHT * (seconds / rows - self._seconds)
 
     def rows(self, limit: int, taken_s: float = 0.0) -> int:
         """Rows for one step, of whose time a part is taken: as many as the target allows, at least a chunk."""
-        return max(MIN_CHUNK_TOKENS, min(limit, int((STEP_TARGET_S - taken_s) / self._seconds)))
+        self._rows = max(MIN_CHUNK_TOKENS, min(limit, int((STEP_TARGET_S - taken_s) / self._seconds)))
+        return self._rows
 
 
 class Gathering:
@@ -113,7 +117,7 @@ def share_rows(rows: int, most: int, left: Sequence[int], passed_over: Sequence[
 
     The shortest goes first, but a prompt's rank improves by each row that went to others while it waited, so a long
     one takes at most about twice its time. As many are served, in this order, as use the most rows: pieces of equal
-    length are one pass over the weights. Rather than leave a few rows to a step of their own, a step has a quarter more,
+    length are one pass over the weights. Rather than leave a few rows to a step of their own, a step has a tenth more,
     but no more than `most`.
     """
     order = sorted(range(len(left)), key=lambda index: left[index] - passed_over[index])

@@ -52,11 +52,14 @@ def test_one_slow_step_does_not_change_the_plan() -> None:
 
 def test_prompt_rows_follow_the_measured_pace() -> None:
     pace = PromptPace(0.004)
-    assert pace.rows(256) == 20
+    assert pace.rows(256) == 22
+    # A small piece says little about the pace.
+    pace.observe(10, 1.0)
+    assert pace.rows(256) == 22
     assert PromptPace(1e-6).rows(256) == 256
     assert PromptPace(1.0).rows(256) == MIN_CHUNK_TOKENS
     for _ in range(50):
-        pace.observe(20, 0.16)
+        pace.observe(22, 0.187)
     assert pace.rows(256) == 10
 
 
@@ -120,7 +123,7 @@ def test_jobs_that_come_together_wait_for_short_prompts_for_a_while() -> None:
 def test_prompts_share_a_step_in_equal_pieces(rows: int, more: int, waiting: list[tuple[int, int]]) -> None:
     left = [tokens for tokens, _ in waiting]
     shares = share_rows(rows, rows + more, left, [passed for _, passed in waiting])
-    assert sum(shares) <= min(rows + more, rows * 1.25)
+    assert sum(shares) <= min(rows + more, rows * 1.1)
     assert all(share <= tokens for share, tokens in zip(shares, left, strict=True))
     assert len(set(shares) - {0}) <= 1
     if left and rows:
@@ -136,9 +139,9 @@ def test_a_step_serves_as_many_prompts_as_fill_it() -> None:
 
 
 def test_a_few_rows_get_no_step_of_their_own() -> None:
-    assert share_rows(38, 192, [45], [0]) == [45]
-    assert share_rows(38, 192, [48], [0]) == [38]
-    assert share_rows(38, 40, [45], [0]) == [38]
+    assert share_rows(40, 192, [44], [0]) == [44]
+    assert share_rows(40, 192, [45], [0]) == [40]
+    assert share_rows(40, 42, [44], [0]) == [40]
 
 
 def test_a_long_prompt_is_overtaken_for_a_limited_time() -> None:
