@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from ryvion_node.market.interface import ChatOrder, Market
+from ryvion_node.market.interface import Account, ChatOrder, Market
 from ryvion_node.proxy.access import Keys, admit
 from ryvion_node.proxy.answers import plain
 from ryvion_node.proxy.constants import MAX_ROUTE_BODY_BYTES
@@ -60,6 +60,7 @@ class RouteView:
             max_completion_tokens=None,
             jurisdictions=jurisdictions_of(asked, caller.jurisdictions),
             max_price=wanted.max_price,
+            account=Account(caller.id, allowance=caller.limits.allowance),
         )
         decision = plain(await self._market.route(order))
         await exchange.answer_json(decision)
