@@ -131,6 +131,7 @@ class Decoder:
     def _commands(self) -> list[Command]:
         with self._wake:
             while not self._inbox and not self._runnable():
+                self._speedometer.rest()
                 self._wake.wait()
             commands, self._inbox = self._inbox, []
         return commands

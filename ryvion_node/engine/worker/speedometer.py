@@ -38,6 +38,10 @@ class Speedometer:
             self._lone_steps += 1
         self._last_lone_at = now_s if lone else None
 
+    def rest(self) -> None:
+        """Nothing to do, or nobody who takes it: the time until the next step says nothing of speed."""
+        self._last_lone_at = None
+
     def news(self, prompt_token_s: float, now_s: float) -> Speeds | None:
         """The speeds, when they have drifted from what was said; at most once per DRIFT_SAY_EVERY_S."""
         if now_s - self._said_at < limits.DRIFT_SAY_EVERY_S:

@@ -45,6 +45,14 @@ def test_noise_pauses_company_and_few_tokens_are_no_drift() -> None:
     assert after(limits.DRIFT_STEPS, 0.05)[0].news(0.001, 2000.0) is None
 
 
+def test_waiting_for_a_slow_reader_is_no_slower_model() -> None:
+    meter, now = after(1, 0.01)
+    for _ in range(400):
+        meter.rest()
+        meter, now = after(4, 0.01, meter=meter, at=now + 1.0)
+    assert meter.news(0.001, now) is None
+
+
 def test_prompts_drift_by_themselves_but_not_too_often() -> None:
     meter = Speedometer(SAID)
     assert meter.news(0.002, 1000.0) == Speeds(0.01, 0.002)
