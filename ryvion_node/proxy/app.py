@@ -18,10 +18,11 @@ from ryvion_node.proxy.endpoints import Health, Models, Receipts
 from ryvion_node.proxy.errors import ApiError, Headers
 from ryvion_node.proxy.gateway import Gateway
 from ryvion_node.proxy.idempotency import Idempotency
-from ryvion_node.proxy.market_view import OffersView, RouteView
+from ryvion_node.proxy.market_view import JobRoute, OffersView, RouteView
 from ryvion_node.proxy.policy import Policy
 from ryvion_node.proxy.receipts import ReceiptStore
 from ryvion_node.proxy.settings import Settings
+from ryvion_node.proxy.text_completions import TextCompletions
 from ryvion_node.proxy.till import Till
 from ryvion_node.proxy.vault import Vault
 
@@ -37,12 +38,14 @@ def create_app(
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", ChatCompletions(market, till, settings), methods=["POST"]),
+            Route("/v1/completions", TextCompletions(market, till, settings), methods=["POST"]),
             Route("/v1/models", models, methods=["GET"]),
             Route("/v1/models/{model:path}", models, methods=["GET"]),
             Route("/api/v1/offers", OffersView(market, keys), methods=["GET"]),
             Route("/api/v1/route", RouteView(market, keys), methods=["POST"]),
             Route("/api/v1/receipts", stored, methods=["GET"]),
             Route("/api/v1/receipts/{cid}", stored, methods=["GET"]),
+            Route("/api/v1/jobs/{job_id}/route", JobRoute(market, keys), methods=["GET"]),
             Route("/health", Health(), methods=["GET"]),
         ],
         middleware=[Middleware(Gateway, policy=policy)],

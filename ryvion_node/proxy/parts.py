@@ -28,15 +28,24 @@ def call_json(call: ToolCall) -> dict[str, object]:
 
 def logprobs_json(logprobs: Sequence[TokenLogprob]) -> dict[str, object]:
     """A choice's `logprobs`."""
-    content = [_token(one.chosen) | {"top_logprobs": [_token(other) for other in one.top]} for one in logprobs]
-    return {"content": content, "refusal": None}
+    return {"content": [token_logprob_json(one) for one in logprobs], "refusal": None}
 
 
-def _token(said: Alternative) -> dict[str, object]:
-    """`bytes` is exact; `token` shows a part of a character as U+FFFD."""
-    impossible = said.minus_micronats == _MOST_MINUS_MICRONATS
-    return {
-        "token": said.piece.decode(errors="replace"),
-        "logprob": IMPOSSIBLE if impossible else -said.minus_micronats / 1_000_000,
-        "bytes": list(said.piece),
-    }
+def token_of(said: Alternative) -> str:
+    """Its text; a part of a character is shown as U+FFFD."""
+    return said.piece.decode(errors="replace")
+
+
+def logprob_of(said: Alternative) -> float:
+    """In nats."""
+    return IMPOSSIBLE if said.minus_micronats == _MOST_MINUS_MICRONATS else -said.minus_micronats / 1_000_000
+
+
+def token_json(said: Alternative) -> dict[str, object]:
+    """With its exact `bytes`."""
+    return {"token": token_of(said), "logprob": logprob_of(said), "bytes": list(said.piece)}
+
+
+def token_logprob_json(one: TokenLogprob) -> dict[str, object]:
+    """A chosen token and those in its place."""
+    return token_json(one.chosen) | {"top_logprobs": [token_json(other) for other in one.top]}

@@ -6,6 +6,7 @@ have no influence on the answer, and those in `NOT_HONOURED` are refused by name
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Final
 
 from pydantic import Field, ValidationError
@@ -105,6 +106,19 @@ def parse_chat_request(body: bytes) -> ChatRequest:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as exc:
         raise api_error(exc) from None
+    return _checked(request)
+
+
+def chat_request(fields: Mapping[str, object]) -> ChatRequest:
+    """The same from values, for endpoints that translate into it."""
+    try:
+        request = ChatRequest.model_validate(fields)
+    except ValidationError as exc:
+        raise api_error(exc) from None
+    return _checked(request)
+
+
+def _checked(request: ChatRequest) -> ChatRequest:
     refuse_not_honoured(request.model_extra or {}, NOT_HONOURED, "")
     _check_limits(request)
     return request

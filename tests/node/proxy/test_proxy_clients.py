@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-import httpx
 import openai
 import pytest
 import trio
 from openai.types.chat import ChatCompletionChunk, ChatCompletionUserMessageParam
+from proxy_clients import async_client, sync_client
 from proxy_harness import Endpoint, serving
 
 from ryvion_node.market.fake import Hold, Script, says
@@ -27,20 +24,6 @@ pytestmark = [
 
 MESSAGES: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "hi"}]
 PIECES = ("Hel", "lo, ", "wörld ", "🙂\n\u2028")
-
-
-@asynccontextmanager
-async def async_client(endpoint: Endpoint, key: str = "sk-buyer") -> AsyncIterator[openai.AsyncOpenAI]:
-    http = httpx.AsyncClient(trust_env=False)
-    async with openai.AsyncOpenAI(
-        base_url=f"{endpoint.url}/v1", api_key=key, max_retries=0, http_client=http
-    ) as client:
-        yield client
-
-
-def sync_client(endpoint: Endpoint) -> openai.OpenAI:
-    http = httpx.Client(trust_env=False)
-    return openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key="sk-buyer", max_retries=0, http_client=http)
 
 
 async def test_sync_client_whole_and_streamed() -> None:
