@@ -24,6 +24,7 @@ def table(results: dict[str, Any]) -> str:
         latency = [f"{parts[name]['latency_ms_p50']} / {parts[name]['latency_ms_p95']}" for name in ("ours", "server")]
         lines.append(f"| {' | '.join([size, *speeds, *ratios, *latency])} |")
     lines.append("")
+    lines.append(f"Other programs took at most {results['busy_elsewhere']:.0%} of the processors in these rounds.")
     lines.append(
         f"Lag of the node's event loop with {size} jobs, p99: {results['lag_p99_ms']} ms (aim: at most 20 ms)."
     )
