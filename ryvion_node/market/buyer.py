@@ -17,7 +17,7 @@ from ryvion_node.market.bidding import Bidding
 from ryvion_node.market.book import OfferBook
 from ryvion_node.market.constants import MAX_BACKGROUND_SETTLEMENTS
 from ryvion_node.market.floor import TradingFloor
-from ryvion_node.market.interface import ChatOrder, MarketError, Route
+from ryvion_node.market.interface import ChatOrder, MarketError, Placement, Route
 from ryvion_node.market.purchase import Purchase
 from ryvion_node.market.purse import Purse
 from ryvion_node.p2p.interface import Network
@@ -49,6 +49,10 @@ class Buyer:
         self._nursery = nursery
         self._purse = Purse(desk.ledger, desk.clock_ms, max_price)
         self._settling = 0
+
+    def placement(self, job_id: str) -> Placement | None:
+        """Who ran a job of late, and why."""
+        return self._floor.decisions.get(job_id)
 
     def offers(self) -> tuple[Offer, ...]:
         """Every live offer heard, newest first."""

@@ -46,8 +46,12 @@ TOOL_OVERHEAD_TOKENS: Final = 64
 COOLDOWN_S: Final = 30.0
 """An executor that broke a job is asked last for this long."""
 MAX_COOLDOWNS: Final = 4096
+MAX_DECISIONS: Final = 500
+"""Explained choices that can be asked for by job: up to 20 KB each in a large market."""
 MAX_BACKGROUND_SETTLEMENTS: Final = 64
 """Cancelled jobs whose receipts are still awaited; beyond this their streams are just closed."""
+DEFAULT_RETRY_MS: Final = 2_000
+"""When nobody took a job and none said when to come again: a typical answer's time."""
 HELD_RETRY_MS: Final = 2_000
 """When what is left of a key's allowance is held by running jobs: a typical answer's time."""
 

@@ -92,6 +92,7 @@ class FakeMarket:
     left: trio.Event = field(default_factory=trio.Event)
     """Set whenever a job's context is left; a test may put a new one."""
     outcomes: dict[JobId, Outcome] = field(default_factory=dict)
+    placements: dict[str, Placement] = field(default_factory=dict)
     running: set[str] = field(default_factory=set)
     """Completion ids whose jobs are not settled."""
     costs: dict[str, int] = field(default_factory=dict)
@@ -113,6 +114,7 @@ class FakeMarket:
             yield job
         finally:
             self.open_jobs -= 1
+            self.placements[job.placement.job_id] = job.placement
             self.running.discard(completion_id)
             if job.cost is not None:
                 self.costs[completion_id] = self.costs.get(completion_id, 0) + job.cost
@@ -122,6 +124,10 @@ class FakeMarket:
     async def route(self, order: ChatOrder) -> Route:
         """A decision with one candidate."""
         return _placement(order, JobId("0" * 64), self.scripts[order.model], 1).route
+
+    def placement(self, job_id: str) -> Placement | None:
+        """Of any order so far."""
+        return self.placements.get(job_id)
 
     def offers(self) -> tuple[Offer, ...]:
         """One offer per script."""

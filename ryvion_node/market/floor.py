@@ -16,11 +16,12 @@ from ryvion_node.market.book import OfferBook
 from ryvion_node.market.constants import (
     COOLDOWN_S,
     MAX_COOLDOWNS,
+    MAX_DECISIONS,
     MESSAGE_OVERHEAD_TOKENS,
     TOOL_OVERHEAD_TOKENS,
     TOOLS_OVERHEAD_TOKENS,
 )
-from ryvion_node.market.interface import ChatOrder
+from ryvion_node.market.interface import ChatOrder, Placement
 from ryvion_node.market.selection import PromptLengths
 from ryvion_protocol.messages import Offer
 from ryvion_protocol.schema import NodeKey
@@ -44,6 +45,21 @@ class Cooldowns:
         return frozenset(key for key, until in self._until.items() if until > now_s)
 
 
+class Decisions:
+    """Who ran the last jobs and why; bounded, oldest forgotten first."""
+
+    def __init__(self) -> None:
+        self._placements: dict[str, Placement] = {}
+
+    def add(self, placement: Placement) -> None:
+        self._placements[placement.job_id] = placement
+        if len(self._placements) > MAX_DECISIONS:
+            del self._placements[next(iter(self._placements))]
+
+    def get(self, job_id: str) -> Placement | None:
+        return self._placements.get(job_id)
+
+
 class TradingFloor:
     """One per requester."""
 
@@ -62,6 +78,7 @@ class TradingFloor:
         self.quote_peers = quote_peers
         self.digests = digests
         self._book = book
+        self.decisions = Decisions()
         self._cooldowns = Cooldowns()
 
     def offers(self) -> tuple[Offer, ...]:

@@ -39,6 +39,7 @@ MarketErrorCode = Literal[
     "spending_velocity",  # it has spent what it may in 60 minutes: try later
     "budget_held",  # its running jobs may still cost what is left: try when they have ended
     "no_capacity",  # offers exist, all are busy or out of reach: try later
+    "rate_limited",  # the executors that could take the job say that this node asks too often: try later
     "node_timeout",  # an executor took the job and stalled, and no other could be had
     "node_failed",  # an executor failed, and no other could be had (or text had already been delivered)
 ]
@@ -231,6 +232,10 @@ class Market(Protocol):
 
     async def route(self, order: ChatOrder) -> Route:
         """Hold the quote round and explain the choice, without running a job."""
+        ...
+
+    def placement(self, job_id: str) -> Placement | None:
+        """Who ran a job of late, and why; None when it is not remembered. `job_id` is whatever a client sent."""
         ...
 
     def offers(self) -> tuple[Offer, ...]:

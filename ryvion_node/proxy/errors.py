@@ -27,6 +27,7 @@ STATUS_AND_TYPE: Final[dict[str, tuple[int, str]]] = {
     "origin_not_allowed": (403, "permission_error"),
     "model_not_found": (404, INVALID_REQUEST),
     "receipt_not_found": (404, INVALID_REQUEST),
+    "job_not_found": (404, INVALID_REQUEST),
     "unknown_url": (404, INVALID_REQUEST),
     "method_not_allowed": (405, INVALID_REQUEST),
     "request_timeout": (408, INVALID_REQUEST),
@@ -54,6 +55,7 @@ _CODE_OF_MARKET_CODE: Final = {
     "grammar_invalid": "invalid_value",
     "budget_exhausted": "insufficient_quota",
     "budget_held": "rate_limit_exceeded",
+    "rate_limited": "rate_limit_exceeded",
     "spending_velocity": "spending_velocity_exceeded",
 }
 

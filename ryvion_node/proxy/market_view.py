@@ -7,7 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from ryvion_node.market.interface import Account, ChatOrder, Market
 from ryvion_node.proxy.access import Keys, admit
-from ryvion_node.proxy.answers import plain
+from ryvion_node.proxy.answers import placement_json, plain
 from ryvion_node.proxy.constants import MAX_ROUTE_BODY_BYTES
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.exchange import Exchange
@@ -64,6 +64,24 @@ class RouteView:
         )
         decision = plain(await self._market.route(order))
         await exchange.answer_json(decision)
+
+
+class JobRoute:
+    """GET /api/v1/jobs/{id}/route: who ran one of the last jobs of this node, and the whole decision."""
+
+    def __init__(self, market: Market, keys: Keys) -> None:
+        self._market = market
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        exchange = Exchange.of(scope)
+        await admit(exchange.headers, self._keys, "read_receipts")
+        placement = self._market.placement(scope["path_params"]["job_id"])
+        if placement is None:
+            problem = "No such job is remembered: decisions are kept in memory, those of the last jobs only."
+            raise ApiError("job_not_found", problem, param="job_id")
+        await exchange.answer_json(placement_json(placement) | {"route": plain(placement.route)})
 
 
 def _parse(body: bytes) -> RouteRequest:

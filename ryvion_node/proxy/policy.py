@@ -45,8 +45,7 @@ class Policy:
         """Raise ApiError 403 for a Host or an Origin that is not listed."""
         if headers.get("host", "").lower() not in self.hosts or len(headers.getlist("host")) != 1:
             raise ApiError("host_not_allowed", "This endpoint is not served under that Host.")
-        origin = headers.get("origin")
-        if origin is not None and origin not in self.origins:
+        if any(origin not in self.origins for origin in headers.getlist("origin")):
             raise ApiError("origin_not_allowed", "This web origin is not allowed; the operator can add it.")
 
     def cors(self, headers: Headers) -> HeaderPairs:

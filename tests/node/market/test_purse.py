@@ -10,6 +10,7 @@ import trio
 from ryvion_node.engine.fake import Script
 from ryvion_node.engine.interface import EngineError
 from ryvion_node.ledger.spending import Allowance, Spending
+from ryvion_node.market import floor
 from ryvion_node.market.constants import HELD_RETRY_MS
 from ryvion_node.market.interface import Account, ChatOrder, MarketError
 from tests.node.market.marketplace import ANSWER, Bought, Marketplace, SellerPlan, buy, marketplace, order
@@ -45,6 +46,16 @@ async def test_a_job_is_kept_with_its_completion_and_its_key() -> None:
         (job,) = await market.ledger.by_completion_id("chatcmpl-1")
         assert (job.key_id, job.cost_microcredits) == ("key-1", bought.outcome.cost)
         assert await spent(market) == Spending(6_000, 6_000, 6_000)
+
+
+async def test_a_decision_is_remembered_by_its_job_until_newer_ones_take_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(floor, "MAX_DECISIONS", 2)
+    async with marketplace(dear()) as market:
+        placed = [(await buy(market)).placement for _ in range(3)]
+        known = [market.buyer.placement(placement.job_id) for placement in placed if placement is not None]
+        assert known == [None, *placed[1:]]
 
 
 async def test_all_jobs_that_a_failover_takes_have_the_completion_and_only_one_costs() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from proxy_harness import HELLO, serving
 
-from ryvion_node.market.fake import FakeMarket, says
+from ryvion_node.market.fake import FakeMarket, Script, says
+from ryvion_node.market.interface import MarketError
 from ryvion_node.proxy.settings import Settings
 
 SCRIPTS = {"echo": says("x")}
@@ -95,6 +96,15 @@ async def test_health_needs_no_key() -> None:
         ("127.0.0.1:1", False),
         ("evil.example:{port}", False),
         ("me.local:{port}", False),
+        ("localhost.:{port}", False),
+        ("127.0.0.1.nip.io:{port}", False),
+        ("127.1:{port}", False),
+        ("2130706433:{port}", False),
+        ("[::ffff:127.0.0.1]:{port}", False),
+        ("user@localhost:{port}", False),
+        ("localhost:{port},evil.example", False),
+        (":{port}", False),
+        ("*", False),
         ("localhost.evil.example:{port}", False),
         ("localhost:{port}.evil.example", False),
         ("0.0.0.0:{port}", False),
@@ -108,6 +118,39 @@ async def test_hosts(host: str, allowed: bool) -> None:
                 assert reply.status in (200, 404)
             else:
                 assert (reply.status, reply.error["code"]) == (403, "host_not_allowed")
+
+
+async def test_a_request_without_a_host_or_with_two_is_refused() -> None:
+    async with serving(SCRIPTS) as endpoint:
+        old = await endpoint.connect()
+        async with old.stream:
+            await old.stream.send_all(b"GET /health HTTP/1.0\r\n\r\n")
+            assert (await old.head()).status == 403
+        both = await endpoint.connect()
+        async with both.stream:
+            host = endpoint.authority
+            await both.stream.send_all(f"GET /health HTTP/1.1\r\nhost: {host}\r\nhost: evil.example\r\n\r\n".encode())
+            assert (await both.head()).status in (400, 403)
+
+
+async def test_a_rebound_name_gets_no_preflight_either() -> None:
+    async with serving(SCRIPTS, Settings(port=0, allowed_origins=(PAGE,))) as endpoint:
+        reply = await endpoint.ask(
+            "OPTIONS",
+            "/v1/chat/completions",
+            host=f"evil.example:{endpoint.port}",
+            origin=PAGE,
+            access_control_request_method="POST",
+        )
+    assert (reply.status, reply.error["code"]) == (403, "host_not_allowed")
+    assert "access-control-allow-headers" not in reply.headers
+
+
+async def test_one_allowed_origin_does_not_let_another_in_beside_it() -> None:
+    async with serving(SCRIPTS, Settings(port=0, allowed_origins=(PAGE,))) as endpoint:
+        for first, second in ((PAGE, "https://evil.example"), ("https://evil.example", PAGE)):
+            reply = await endpoint.ask("GET", "/health", origin=f"{first}\r\norigin: {second}")
+            assert (reply.status, reply.error["code"]) == (403, "origin_not_allowed")
 
 
 async def test_another_host_can_be_allowed() -> None:
@@ -161,16 +204,26 @@ async def test_preflight_comes_before_the_key_and_echoes_what_is_asked() -> None
         ("GET", "/v1/chat/completions", None, 405),
         ("GET", "/v1/models", None, 401),
         ("POST", "/v1/chat/completions", b"{", 400),
+        ("POST", "/v1/chat/completions", b" " * 2000, 413),
+        ("POST", "/v1/chat/completions", CHAT | {"model": "dear"}, 402),
+        ("POST", "/v1/chat/completions", CHAT | {"model": "fast"}, 429),
+        ("POST", "/v1/chat/completions", CHAT | {"model": "busy"}, 503),
+        ("POST", "/v1/chat/completions", CHAT | {"model": "none"}, 404),
         ("POST", "/v1/chat/completions", CHAT | {"stream": True}, 200),
     ],
 )
 async def test_cors_headers_are_on_every_answer_errors_too(method: str, path: str, body: object, status: int) -> None:
-    async with serving(SCRIPTS, Settings(port=0, allowed_origins=(PAGE,))) as endpoint:
+    refusals = {"dear": "budget_exhausted", "fast": "spending_velocity", "busy": "no_capacity"}
+    scripts = SCRIPTS | {name: Script(before=(MarketError(code, "no"),)) for name, code in refusals.items()}  # type: ignore[arg-type]
+    async with serving(scripts, Settings(port=0, allowed_origins=(PAGE,), max_body_bytes=1000)) as endpoint:
         key = {"authorization": "Bearer sk-buyer"} if method == "POST" else {}
         reply = await endpoint.ask(method, path, body, origin=PAGE, **key)
     assert reply.status == status
     assert reply.headers["access-control-allow-origin"] == PAGE
-    assert "x-request-id" in reply.headers["access-control-expose-headers"]
+    exposed = reply.headers["access-control-expose-headers"].split(", ")
+    assert "x-request-id" in reply.headers and "x-request-id" in exposed
+    ours = [name for name in reply.headers if name.startswith(("x-", "retry", "openai"))]
+    assert set(ours) - {"x-accel-buffering"} <= set(exposed)
 
 
 async def test_without_configured_origins_there_is_no_cors_at_all() -> None:

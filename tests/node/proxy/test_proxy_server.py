@@ -98,6 +98,21 @@ async def test_receipts_are_found_by_completion_and_by_name() -> None:
     assert (nameless.status, nameless.error["code"]) == (404, "receipt_not_found")
 
 
+async def test_the_decision_on_a_job_can_be_read_again() -> None:
+    async with serving({"echo": says("x")}) as endpoint:
+        answer = (await endpoint.chat()).json()["ryvion"]
+        assert isinstance(answer, dict)
+        again = await endpoint.ask("GET", f"/api/v1/jobs/{answer['job_id']}/route", **KEY)
+        for unknown in ("0" * 64, "x", "%00"):
+            reply = await endpoint.ask("GET", f"/api/v1/jobs/{unknown}/route", **KEY)
+            assert (reply.status, reply.error["code"]) == (404, "job_not_found")
+        writer = {"authorization": "Bearer sk-writer"}
+        assert (await endpoint.ask("GET", f"/api/v1/jobs/{answer['job_id']}/route", **writer)).status == 403
+    shown = again.json()
+    assert shown == {name: answer[name] for name in shown}
+    assert {"route", "node_id", "jurisdiction", "why"} <= shown.keys()
+
+
 @pytest.mark.parametrize(
     ("query", "code"),
     [
