@@ -107,6 +107,10 @@ class ProxySection(Section):
         default=None,
         description="Answer length when a request names none. Unset: what the executor has room for, at most 4096.",
     )
+    keep_alive_s: Seconds = Field(
+        default=15.0,
+        description="A stream that has nothing to say for so long sends a comment, so that nobody takes it for dead.",
+    )
 
 
 class ModelSection(Section):
@@ -231,6 +235,10 @@ class ExecutorSection(Section):
     """Selling: which models, at what price."""
 
     enabled: bool = Field(default=False, description="Serve models to other nodes.")
+    engine: Literal["llama.cpp", "scripted"] = Field(
+        default="llama.cpp",
+        description="What runs `models`. `scripted` makes answers up, for tests: refused unless RYVION_TEST_ENGINE=1 is set.",
+    )
     price_in: Price = Field(default=0, description="Credits per million prompt tokens, at most 6 decimals.")
     price_out: Price = Field(default=0, description="Credits per million completion tokens, at most 6 decimals.")
     max_queue: int = Field(
@@ -257,6 +265,8 @@ class ExecutorSection(Section):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"models: {name} is there twice")
+        if names and self.engine == "scripted":
+            raise ValueError("models: the scripted engine brings its own; leave them out")
         return self
 
 
@@ -292,7 +302,8 @@ class NodeConfig(Section):
     def _check(self) -> Self:
         if self.executor.enabled and self.node.jurisdiction is None:
             raise ValueError('an executor must say where it is: set [node] jurisdiction = "DE", or --jurisdiction DE')
-        if self.executor.enabled and not (self.executor.models or self.executor.remote_models):
+        brings_models = self.executor.engine == "scripted"
+        if self.executor.enabled and not (self.executor.models or self.executor.remote_models or brings_models):
             raise ValueError("an executor needs a model: add [[executor.models]], or --serve MODEL")
         return self
 

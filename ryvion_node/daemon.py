@@ -33,7 +33,7 @@ from ryvion_node.errors import EXIT_UNAVAILABLE, OperatorError
 from ryvion_node.executor.announcer import Advert, Announcer, draw_up_offer
 from ryvion_node.executor.availability import Availability
 from ryvion_node.executor.backoff import Backoff, PauseRules
-from ryvion_node.executor.hardware import hardware_of, remote_hardware
+from ryvion_node.executor.hardware import SCRIPTED_HARDWARE, hardware_of, remote_hardware
 from ryvion_node.executor.quoting import Shop
 from ryvion_node.executor.seller import Seller
 from ryvion_node.executor.workshop import Chains, Workshop
@@ -226,6 +226,11 @@ async def _start_engines(services: trio.Nursery, config: NodeConfig, paths: Path
     library, executor = Library(paths), config.executor
     engines: list[RunningEngine] = []
     hardware = remote_hardware([model.hardware for model in executor.remote_models])
+    if executor.engine == "scripted":
+        from ryvion_node.engine.scripted import ScriptedEngine  # of no use to a node that sells real answers
+
+        engines.append(ScriptedEngine(config.proxy.keep_alive_s))
+        hardware = SCRIPTED_HARDWARE
     if executor.models:
         devices = await list_devices()
         hardware = hardware_of(devices)
@@ -301,6 +306,7 @@ async def _start_buying(
         allowed_origins=config.proxy.allowed_origins,
         max_body_bytes=config.proxy.max_body_bytes,
         default_max_completion_tokens=config.proxy.default_max_completion_tokens,
+        keep_alive_s=config.proxy.keep_alive_s,
     )
     server = ProxyServer(buyer, keys, LedgerReceipts(ledger), settings, FolderVault(paths.answers_folder))
     url: str = await services.start(server.run)

@@ -73,6 +73,12 @@ Flags go over the configuration file, which `ryvion-node locate` names; docs/con
 @click.option(
     "--threads", type=click.IntRange(1, 1024), help="CPU threads of each served model. Default: llama.cpp decides."
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["llama.cpp", "scripted"]),
+    hidden=True,
+    help="What runs the models; scripted: for tests.",
+)
 @click.option("--network", metavar="NAME", help="The market to join; all its nodes say the same.")
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Least severity written to stderr."
@@ -113,7 +119,8 @@ def overrides_from(serve: tuple[str, ...], flags: dict[str, Any]) -> dict[str, o
         "node.bootstrap": list(flags["bootstrap"]) or None,
         "proxy.enabled": flags["proxy"],
         "proxy.port": flags["proxy_port"],
-        "executor.enabled": True if serve else None,
+        "executor.enabled": True if serve or flags["engine"] == "scripted" else None,
+        "executor.engine": flags["engine"],
         "executor.models": [served_model(text, flags["threads"]) for text in local] if serve else None,
         "executor.remote_models": [_remote_model(text) for text in remote] if serve else None,
         "executor.price_in": flags["price_in"],

@@ -53,7 +53,9 @@ class Script:
     """Time between PromptRead and the first word's own wait."""
     token_s: float = 0.0
     """Time before each word."""
-    error: EngineError | None = None
+    linger_s: float = 0.0
+    """Time after the last word, before the end or the error."""
+    error: Exception | None = None
     """Raised after the last word of `answer`, instead of Ended."""
     hangs: bool = False
     """After the last word nothing comes any more."""
@@ -212,6 +214,7 @@ class _Run:
         for piece in pieces[: request.max_tokens]:
             await trio.sleep(script.token_s)
             yield piece
+        await trio.sleep(script.linger_s)
         if script.hangs:
             await trio.sleep_forever()
         if script.error is not None:

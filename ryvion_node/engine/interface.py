@@ -22,6 +22,7 @@ EngineErrorCode = Literal[
     "worker_crashed",  # the child died while the job ran
     "worker_stalled",  # the watchdog killed it
     "busy",  # the engine behind is full just now
+    "rate_limited",  # this requester asks more often than it may just now
 ]
 
 

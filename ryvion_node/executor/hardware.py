@@ -12,6 +12,9 @@ from ryvion_protocol.schema import as_label
 _BACKENDS: Final = {"cuda": "cuda", "rocm": "rocm", "hip": "rocm", "metal": "metal", "mtl": "metal", "vulkan": "vulkan"}
 """How ggml's device names begin -> our word."""
 
+SCRIPTED_HARDWARE: Final = Hardware(name="scripted answers, for tests", count=1, memory_bytes=0, backend="other")
+"""What a node says that computes nothing."""
+
 
 def hardware_of(found: DeviceList) -> Hardware:
     """The device with most memory stands for all of its name; names of devices are cut to 64 bytes."""

@@ -38,6 +38,7 @@ log = logging.getLogger("ryvion.executor.job")
 Status = Literal["completed", "cancelled", "failed"]
 
 _FAULTS_OF_THE_REQUEST = ("context_overflow", "template_failed", "grammar_invalid", "unsupported")
+_LATER = ("busy", "rate_limited")
 
 
 class SoldJob:
@@ -326,8 +327,9 @@ class SoldJob:
         """An error bills nothing and gets no receipt (spec 04, billing)."""
         log_event(log, "job_failed", job=self._terms.job_id, code=failure.code)
         await self._shop.ledger.fail_job(self._terms.job_id, "sold", failure.code, str(failure))
-        status = 400 if failure.code in _FAULTS_OF_THE_REQUEST else 300 if failure.code == "busy" else 500
-        retry_ms = BUSY_RETRY_MS if failure.code == "busy" else 0
+        later = failure.code in _LATER
+        status = 400 if failure.code in _FAULTS_OF_THE_REQUEST else 300 if later else 500
+        retry_ms = BUSY_RETRY_MS if later else 0
         try:
             await self._channel.send(pack(Error(status, failure.code, as_note(str(failure)), retry_ms)))
         except (StreamBroken, ProtocolError):

@@ -62,10 +62,12 @@ _REASONS: Final[dict[str, Literal["stop", "length", "tool_calls"]]] = {"length":
 class AttemptFailed(Exception):
     """This executor did not finish the job; another may. `timed_out`: it stalled rather than failed."""
 
-    def __init__(self, message: str, *, code: str, timed_out: bool = False) -> None:
+    def __init__(self, message: str, *, code: str, timed_out: bool = False, retry_after_ms: int = 0) -> None:
         super().__init__(message)
         self.code = code
         self.timed_out = timed_out
+        self.retry_after_ms = retry_after_ms
+        """When it says that asking again may help; 0: it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +356,8 @@ def _translated(deadline_s: float, doing: str) -> Iterator[None]:
 
 def _unwanted(message: object) -> AttemptFailed:
     if isinstance(message, Error):
-        return AttemptFailed(f"{message.code}: {message.message}", code=message.code)
+        said = f"{message.code}: {message.message}"
+        return AttemptFailed(said, code=message.code, retry_after_ms=message.retry_after_ms)
     if isinstance(message, Finished):
         return AttemptFailed(f"it ended the job with '{message.reason}'", code="unexpected_end")
     return AttemptFailed(f"it sent an unexpected {type(message).__name__}", code="unexpected_message")

@@ -9,7 +9,7 @@ from dataclasses import replace
 import trio
 
 from ryvion_node.market.bidding import LiveBid, Round
-from ryvion_node.market.constants import MAX_QUOTE_ROUNDS
+from ryvion_node.market.constants import DEFAULT_RETRY_MS, MAX_QUOTE_ROUNDS
 from ryvion_node.market.floor import TradingFloor
 from ryvion_node.market.interface import Candidate, ChatOrder, MarketError, Route
 from ryvion_node.market.selection import Eligible, ask_order, candidate, choose, explain_bids, refuse, shortlist
@@ -74,7 +74,7 @@ class Auction:
             if line.outcome not in ("filtered", "won", "bid")
         )
         message = f"no executor took the job ({reasons})" if reasons else "no executor took the job"
-        return MarketError("no_capacity", message, retry_after_ms=2_000)
+        return MarketError("no_capacity", message, retry_after_ms=DEFAULT_RETRY_MS)
 
     def explain(self, winner: LiveBid | None, explanation: str) -> Route:
         asked = {line.node_key for line in self._lines}

@@ -8,7 +8,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Self
+from typing import Final, Self
 
 from ryvion_node.ledger.errors import LedgerError
 from ryvion_node.ledger.spending import AllowanceExceeded
@@ -16,9 +16,9 @@ from ryvion_node.log import log_event
 from ryvion_node.market.attempt import Attempt, AttemptFailed
 from ryvion_node.market.auction import Auction
 from ryvion_node.market.bidding import LiveBid
-from ryvion_node.market.constants import MAX_ATTEMPTS
+from ryvion_node.market.constants import DEFAULT_RETRY_MS, MAX_ATTEMPTS
 from ryvion_node.market.floor import TradingFloor
-from ryvion_node.market.interface import ChatOrder, Done, JobEvent, MarketError, Placement, Taken
+from ryvion_node.market.interface import ChatOrder, Done, JobEvent, MarketError, MarketErrorCode, Placement, Taken
 from ryvion_node.market.purse import Cap, Purse, books_closed
 from ryvion_node.market.terms import Randomness, draw_up
 from ryvion_node.p2p.peer_id import peer_id_of
@@ -30,6 +30,8 @@ _FAULTS_OF_THE_REQUEST = ("context_overflow", "template_failed", "grammar_invali
 """What an honest executor says of an order that its model cannot take."""
 _HOPELESS = ("grammar_invalid",)
 """And what the next one would say as well."""
+_LATER: Final[dict[str, MarketErrorCode]] = {"busy": "no_capacity", "rate_limited": "rate_limited"}
+"""What an executor says that could take the order at another time -> what the caller is told."""
 
 
 class Purchase:
@@ -80,6 +82,7 @@ class Purchase:
                     raise _broken(exc) from exc
                 continue
             self._placement = self._placed(attempt, live)
+            self._floor.decisions.add(self._placement)
             return
         raise _broken(self._failure)
 
@@ -184,7 +187,7 @@ class Purchase:
 
 def _broken(failure: AttemptFailed | None, *, after_text: bool = False) -> MarketError:
     if failure is None:
-        return MarketError("no_capacity", "no executor took the job", retry_after_ms=2_000)
+        return MarketError("no_capacity", "no executor took the job", retry_after_ms=DEFAULT_RETRY_MS)
     where = "after part of the answer had been delivered" if after_text else "and no other executor could take it"
     if failure.code == "context_overflow":
         return MarketError("context_length_exceeded", f"the conversation does not fit the model: {failure}")
@@ -192,6 +195,9 @@ def _broken(failure: AttemptFailed | None, *, after_text: bool = False) -> Marke
         return MarketError("grammar_invalid", f"the answer cannot be held to what was asked: {failure}")
     if failure.code in ("unsupported", "template_failed") and not after_text:
         return MarketError("unsupported", f"no executor's model takes what was asked: {failure}")
+    if failure.code in _LATER and not after_text:
+        retry_ms = failure.retry_after_ms or DEFAULT_RETRY_MS
+        return MarketError(_LATER[failure.code], f"no executor took the job ({failure})", retry_after_ms=retry_ms)
     if failure.timed_out:
         return MarketError("node_timeout", f"the executor stalled ({failure}) {where}")
     return MarketError("node_failed", f"the executor failed ({failure}) {where}")

@@ -24,6 +24,7 @@ NO_FLAGS: dict[str, object] = {
     "price_out": None,
     "log_level": None,
     "threads": None,
+    "engine": None,
 }
 
 
