@@ -30,150 +30,150 @@ def vectors() -> Sequence[Vector]:
     late = EVIDENCE.ended_ms + 120_001
     expired = message_of(JobOffer, JOB.job_offer).expires_ms + 120_001
     return [
-        _judged("checks-ok", ("R-04-19", "R-04-16"), "The sample job.", EVIDENCE),
-        _judged("checks-cancelled", ("R-04-19",), "Cancelled: what was delivered is billed.", cancelled),
-        _judged("checks-failed-job", ("R-04-17",), "An error: nothing is billed.", failed),
-        _judged("checks-empty", ("R-04-17",), "No completion token: nothing is billed.", empty),
-        _judged("checks-bounded", ("R-04-24",), "Without the tokenizer.", uncounted),
-        _judged("checks-calls", ("R-04-14", "R-04-16", "R-02-10"), "Thoughts and two calls.", called),
-        _judged("checks-calls-bounded", ("R-04-24",), "Without the tokenizer.", uncounted_call),
-        _judged(
+        judged("checks-ok", ("R-04-19", "R-04-16"), "The sample job.", EVIDENCE),
+        judged("checks-cancelled", ("R-04-19",), "Cancelled: what was delivered is billed.", cancelled),
+        judged("checks-failed-job", ("R-04-17",), "An error: nothing is billed.", failed),
+        judged("checks-empty", ("R-04-17",), "No completion token: nothing is billed.", empty),
+        judged("checks-bounded", ("R-04-24",), "Without the tokenizer.", uncounted),
+        judged("checks-calls", ("R-04-14", "R-04-16", "R-02-10"), "Thoughts and two calls.", called),
+        judged("checks-calls-bounded", ("R-04-24",), "Without the tokenizer.", uncounted_call),
+        judged(
             "checks-calls-miscounted",
             ("R-04-16",),
             "Thoughts, names and arguments have one token less.",
             replace(called, own_completion_units=10),
             "units_counted",
         ),
-        _judged(
+        judged(
             "checks-calls-other-result",
             ("R-04-14",),
             "The receipt is over the bare text of an answer that has calls.",
             replace(called, result_hash=sha256(b"").digest()),
             "result_hash",
         ),
-        _judged(
+        judged(
             "checks-count-capped",
             ("R-04-22",),
             "66 canonical tokens in 64 sampled ones: 64 are billed.",
             replace(capped, own_completion_units=66),
         ),
-        _judged(
+        judged(
             "checks-cut-off",
             ("R-04-23",),
             "The stream ended before the envelope.",
             replace(EVIDENCE, envelope=None, state="receipted"),
             "state",
         ),
-        _judged(
+        judged(
             "checks-other-signer",
             ("R-04-19", "R-02-12"),
             "Receipt and envelope of another node.",
             _forged(),
             "signature",
         ),
-        _judged("checks-wrong-signature", ("R-04-19",), "A receipt with one bit flipped.", _bit_flipped(), "signature"),
-        _judged("checks-other-model", ("R-04-19",), "Another model ran.", _changed(model_digest=bytes(32)), "job"),
-        _judged("checks-other-place", ("R-04-19",), "It ran elsewhere.", _changed(jurisdiction="US"), "job"),
-        _judged("checks-other-quote", ("R-04-19",), "On another quote.", _changed(quote_hash=bytes(32)), "job"),
-        _judged(
+        judged("checks-wrong-signature", ("R-04-19",), "A receipt with one bit flipped.", _bit_flipped(), "signature"),
+        judged("checks-other-model", ("R-04-19",), "Another model ran.", _changed(model_digest=bytes(32)), "job"),
+        judged("checks-other-place", ("R-04-19",), "It ran elsewhere.", _changed(jurisdiction="US"), "job"),
+        judged("checks-other-quote", ("R-04-19",), "On another quote.", _changed(quote_hash=bytes(32)), "job"),
+        judged(
             "checks-not-at-end",
             ("R-04-19", "R-04-23"),
             "A message is missing.",
             replace(EVIDENCE, state="receipted"),
             "state",
         ),
-        _judged(
+        judged(
             "checks-other-result",
             ("R-04-14",),
             "We got other text.",
             replace(EVIDENCE, result_hash=bytes(32)),
             "result_hash",
         ),
-        _judged(
+        judged(
             "checks-other-transcript",
             ("R-04-13",),
             "We got other frames.",
             replace(EVIDENCE, transcript_hash=bytes(32)),
             "transcript_hash",
         ),
-        _judged(
+        judged(
             "checks-envelope-of-other",
             ("R-02-10",),
             "It names another receipt.",
             _changed(receipt_digest=bytes(32)),
             "envelope",
         ),
-        _judged("checks-status", ("R-02-10",), "Finished said stop.", _changed(status="cancelled"), "envelope"),
-        _judged("checks-counts-differ", ("R-02-10",), "Finished said 11.", _changed(completion_units=10), "envelope"),
-        _judged(
+        judged("checks-status", ("R-02-10",), "Finished said stop.", _changed(status="cancelled"), "envelope"),
+        judged("checks-counts-differ", ("R-02-10",), "Finished said 11.", _changed(completion_units=10), "envelope"),
+        judged(
             "checks-overbilled",
             ("R-02-10",),
             "The receipt bills more than the envelope says.",
             _billing(99),
             "envelope",
         ),
-        _judged(
+        judged(
             "checks-over-limit",
             ("R-04-19",),
             "65 tokens, 64 were ordered.",
             evidence_of(sample_job(completion_tokens=65)),
             "units_within_limit",
         ),
-        _judged(
+        judged(
             "checks-miscounted",
             ("R-04-16",),
             "We count one less.",
             replace(EVIDENCE, own_completion_units=10),
             "units_counted",
         ),
-        _judged(
+        judged(
             "checks-prompt-miscounted",
             ("R-04-16",),
             "We count one less.",
             replace(EVIDENCE, own_prompt_units=22),
             "units_counted",
         ),
-        _judged(
+        judged(
             "checks-impossible",
             ("R-04-24",),
             "11 tokens in 9 bytes.",
             replace(uncounted, text_bytes=9),
             "units_counted",
         ),
-        _judged(
+        judged(
             "checks-bound-reached",
             ("R-04-24",),
             "11 tokens in 10 bytes: a leading space is possible.",
             replace(uncounted, text_bytes=10),
         ),
-        _judged(
+        judged(
             "checks-texts-impossible",
             ("R-04-24",),
             "11 tokens in 5 texts of 5 bytes together.",
             replace(uncounted_call, text_bytes=5, billable_texts=5),
             "units_counted",
         ),
-        _judged(
+        judged(
             "checks-texts-bound-reached",
             ("R-04-24",),
             "11 tokens in 5 texts of 6 bytes together: each may have a leading space.",
             replace(uncounted_call, text_bytes=6, billable_texts=5),
         ),
-        _judged(
+        judged(
             "checks-too-early",
             ("R-04-19",),
             "Before it was ordered.",
             _changed(started_ms=NOW_MS - 119_991),
             "time_window",
         ),
-        _judged(
+        judged(
             "checks-too-late",
             ("R-04-19",),
             "Finished after its envelope came.",
             _changed(started_ms=envelope.started_ms, finished_ms=late),
             "time_window",
         ),
-        _judged(
+        judged(
             "checks-after-expiry",
             ("R-04-19",),
             "Finished before its envelope came, but 120.001 s after the order expired.",
@@ -183,7 +183,8 @@ def vectors() -> Sequence[Vector]:
     ]
 
 
-def _judged(name: str, requirements: tuple[str, ...], comment: str, evidence: JobEvidence, failure: str = "") -> Vector:
+def judged(name: str, requirements: tuple[str, ...], comment: str, evidence: JobEvidence, failure: str = "") -> Vector:
+    """A vector of this evidence, which fails the check `failure`, or none."""
     given: dict[str, JsonValue] = {
         "job_offer": evidence.job_offer.raw.hex(),
         "quote": evidence.quote.raw.hex(),
@@ -201,6 +202,9 @@ def _judged(name: str, requirements: tuple[str, ...], comment: str, evidence: Jo
         "envelope": None if evidence.envelope is None else evidence.envelope.raw.hex(),
         "offered_ms": evidence.offered_ms,
         "ended_ms": evidence.ended_ms,
+        "kind": evidence.kind,
+        "embedded_bytes": evidence.embedded_bytes,
+        "embedded_texts": evidence.embedded_texts,
     }
     checks = check_finished_job(evidence)
     first = first_failure(checks)

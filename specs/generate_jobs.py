@@ -32,60 +32,61 @@ def vectors() -> Sequence[Vector]:
 
 # --- the state table ----------------------------------------------------------------------------------------
 
-_OPEN = ("requester quote-request", "executor quote", "requester job-offer", "requester job-request")
-_REPORT = ("executor finished", "executor receipt", "executor audit-envelope", "requester acceptance")
+OPENING = ("requester quote-request", "executor quote", "requester job-offer", "requester job-request")
+REPORT = ("executor finished", "executor receipt", "executor audit-envelope", "requester acceptance")
 
 
 def _sequences() -> list[Vector]:
-    running = (*_OPEN, "executor started", "executor delta")
+    running = (*OPENING, "executor started", "executor delta")
     return [
-        _sequence("sequence-whole-job", "R-04-1", "A job from question to acceptance.", (*running, *_REPORT), "ended"),
-        _sequence("sequence-refused", "R-04-1", "Refused.", (_OPEN[0], "executor refusal"), "ended"),
-        _sequence("sequence-no-delta", "R-04-1", "An empty answer.", (*_OPEN, "executor started", *_REPORT), "ended"),
-        _sequence("sequence-lost-bid", "R-04-1", "Another bid won.", (*_OPEN[:2], "requester cancel"), "ended"),
-        _sequence("sequence-error", "R-04-1", "The executor fails.", (*running, "executor error"), "ended"),
-        _sequence(
+        sequence("sequence-whole-job", "R-04-1", "A job from question to acceptance.", (*running, *REPORT), "ended"),
+        sequence("sequence-refused", "R-04-1", "Refused.", (OPENING[0], "executor refusal"), "ended"),
+        sequence("sequence-no-delta", "R-04-1", "An empty answer.", (*OPENING, "executor started", *REPORT), "ended"),
+        sequence("sequence-lost-bid", "R-04-1", "Another bid won.", (*OPENING[:2], "requester cancel"), "ended"),
+        sequence("sequence-error", "R-04-1", "The executor fails.", (*running, "executor error"), "ended"),
+        sequence(
             "sequence-cancel-early",
             "R-04-21",
             "Cancelled before it started: the executor may skip Started.",
-            (*_OPEN, "requester cancel", *_REPORT),
+            (*OPENING, "requester cancel", *REPORT),
             "ended",
         ),
-        _sequence(
+        sequence(
             "sequence-cancel-crossing",
             "R-04-21",
             "Started and deltas that were under way when the requester cancelled.",
-            (*_OPEN, "requester cancel", "executor started", "executor delta", "executor delta", *_REPORT),
+            (*OPENING, "requester cancel", "executor started", "executor delta", "executor delta", *REPORT),
             "ended",
         ),
-        _sequence(
+        sequence(
             "sequence-cancel-late",
             "R-04-21",
             "A Cancel that crosses the receipt.",
-            (*running, *_REPORT[:2], "requester cancel", *_REPORT[2:]),
+            (*running, *REPORT[:2], "requester cancel", *REPORT[2:]),
             "ended",
         ),
         *(
-            _sequence(f"sequence-{name}", "R-04-1", comment, messages)
+            sequence(f"sequence-{name}", "R-04-1", comment, messages)
             for name, comment, messages in (
                 ("quote-unasked", "A Quote before any question.", ("executor quote",)),
-                ("own-quote", "The requester sends a Quote.", (_OPEN[0], "requester quote")),
-                ("offer-unquoted", "An order before the quote.", (_OPEN[0], "requester job-offer")),
-                ("delta-early", "A Delta before Started.", (*_OPEN, "executor delta")),
+                ("own-quote", "The requester sends a Quote.", (OPENING[0], "requester quote")),
+                ("offer-unquoted", "An order before the quote.", (OPENING[0], "requester job-offer")),
+                ("delta-early", "A Delta before Started.", (*OPENING, "executor delta")),
                 ("started-twice", "Started twice.", (*running, "executor started")),
                 ("delta-late", "A Delta after Finished.", (*running, "executor finished", "executor delta")),
                 ("receipt-early", "A Receipt before Finished.", (*running, "executor receipt")),
-                ("finished-early", "Finished without Started.", (*_OPEN, "executor finished")),
+                ("finished-early", "Finished without Started.", (*OPENING, "executor finished")),
                 ("cancel-twice", "A second Cancel.", (*running, "requester cancel", "requester cancel")),
-                ("acceptance-early", "A verdict before the envelope.", (*running, *_REPORT[:2], _REPORT[3])),
-                ("after-end", "Anything after the end.", (*running, *_REPORT, "requester error")),
-                ("two-jobs", "A second job on the stream.", (*running, *_REPORT, _OPEN[0])),
+                ("acceptance-early", "A verdict before the envelope.", (*running, *REPORT[:2], REPORT[3])),
+                ("after-end", "Anything after the end.", (*running, *REPORT, "requester error")),
+                ("two-jobs", "A second job on the stream.", (*running, *REPORT, OPENING[0])),
             )
         ),
     ]
 
 
-def _sequence(name: str, requirement: str, comment: str, messages: Sequence[str], state: str = "") -> Vector:
+def sequence(name: str, requirement: str, comment: str, messages: Sequence[str], state: str = "") -> Vector:
+    """A vector of messages that lead to `state`, or to an error."""
     given: dict[str, JsonValue] = {"messages": [list(step.split()) for step in messages]}
     if state:
         return Vector(name, (requirement,), comment, "job-sequence", b"", (), given, gives={"state": state})
@@ -391,13 +392,25 @@ def _deltas() -> list[Vector]:
     ]
 
 
-def _costs() -> list[Vector]:
-    def cost(name: str, requirement: str, comment: str, numbers: Sequence[int], units: int, price: int) -> Vector:
-        names = ("prompt_units", "completion_units", "price_in", "price_out")
-        given: dict[str, JsonValue] = dict(zip(names, numbers, strict=True))
-        gives: dict[str, JsonValue] = {"metering_units": units, "cost_microcredits": price}
-        return Vector(name, (requirement,), comment, "cost", b"", (), given, gives=gives)
+def cost(
+    name: str,
+    requirement: str,
+    comment: str,
+    numbers: Sequence[int],
+    units: int,
+    price: int,
+    kind: str = "",
+) -> Vector:
+    """A vector of what a job costs; a chat unless `kind` says otherwise."""
+    names = ("prompt_units", "completion_units", "price_in", "price_out")
+    given: dict[str, JsonValue] = dict(zip(names, numbers, strict=True))
+    if kind:
+        given["kind"] = kind
+    gives: dict[str, JsonValue] = {"metering_units": units, "cost_microcredits": price}
+    return Vector(name, (requirement,), comment, "cost", b"", (), given, gives=gives)
 
+
+def _costs() -> list[Vector]:
     return [
         cost("cost-exact", "R-04-18", "No fraction.", (1000, 500, 1_000_000, 2_000_000), 1500, 2000),
         cost(

@@ -41,7 +41,7 @@ def _whole() -> list[Vector]:
         ("started-all-cached", "R-04-32", replace(message_of(Started, JOB.started), cached_tokens=23)),
         ("finished-calls", "R-04-15 R-04-33", Finished("tool_calls", 23, 11, 11)),
     )
-    return [_taken_alone(name, requirements, message) for name, requirements, message in whole]
+    return [taken_alone(name, requirements, message) for name, requirements, message in whole]
 
 
 def _wrong() -> list[Vector]:
@@ -103,7 +103,8 @@ def _wrong() -> list[Vector]:
 _NAMELESS = ToolCall("", "get_weather", "{}")
 
 
-def _taken_alone(name: str, requirements: str, message: Message) -> Vector:
+def taken_alone(name: str, requirements: str, message: Message) -> Vector:
+    """A vector of a packet that is legal."""
     signer = REQUESTER if isinstance(message, JobOffer) else None
     packet = pack(message, signer)
     given: dict[str, JsonValue] = {"allowed": [message.TYPE]}

@@ -5,14 +5,28 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ryvion_protocol.constants import MAX_CLOCK_SKEW_MS
 from ryvion_protocol.errors import PayloadInvalid, SignatureInvalid
 from ryvion_protocol.features import needed_features
 from ryvion_protocol.job import job_id_of
-from ryvion_protocol.messages import JobOffer, JobRequest, Quote, QuoteRequest, Started
+from ryvion_protocol.messages import (
+    EMBEDDING,
+    EmbedRequest,
+    JobOffer,
+    JobRequest,
+    Quote,
+    QuoteRequest,
+    Sampling,
+    Started,
+)
 from ryvion_protocol.money import cost_microcredits
 from ryvion_protocol.packet import Packet
 from ryvion_protocol.schema import NodeKey
+
+NO_SAMPLING: Final = Sampling(temperature_millionths=0, top_p_millionths=1_000_000, seed=0)
+"""What an order of vectors says, where no token is chosen."""
 
 
 def check_quote(quote: Packet, request: Packet, peer: NodeKey, now_ms: int) -> None:
@@ -41,7 +55,9 @@ def check_job_offer(job_offer: Packet, quote: Packet, request: Packet, peer: Nod
         ("completion", order.max_completion_tokens, asked.completion_tokens_max),
     ):
         _require(ordered <= quoted, "limits", f"ordered are {ordered} {what} tokens, quoted were {quoted}")
-    most = cost_microcredits(order.max_prompt_tokens, order.max_completion_tokens, said.price_in, said.price_out)
+    most = cost_microcredits(
+        order.max_prompt_tokens, order.max_completion_tokens, said.price_in, said.price_out, asked.kind
+    )
     _require(most <= (order.max_price or most), "limits", f"it may cost {most}, the order pays {order.max_price}")
     _require(said.expires_ms > now_ms, "quote_expired", f"the quote expired {now_ms - said.expires_ms} ms ago")
     _require(order.issued_ms <= now_ms + MAX_CLOCK_SKEW_MS, "issued_in_future", "the order is from the future")
@@ -54,9 +70,21 @@ def check_job_request(job_request: Packet, job_offer: Packet) -> None:
     _require(committed, "request_commitment", "the order committed to another request")
 
 
+def check_kind(content: Packet, job_offer: Packet, request: Packet) -> None:
+    """For the executor: are these texts to embed exactly when an embedding was quoted? Raises PayloadInvalid."""
+    order, asked = _order_of(job_offer), _request_of(request)
+    embeds = asked.kind == EMBEDDING
+    wanted, found = "EmbedRequest" if embeds else "JobRequest", type(content.message).__name__
+    _require(isinstance(content.message, EmbedRequest if embeds else JobRequest), "kind", f"{found}, not {wanted}")
+    plain = order.sampling == NO_SAMPLING and order.max_completion_tokens == 0
+    _require(plain or not embeds, "embedding_order", "an embedding has no sampling rules and no completion")
+
+
 def check_features(job_request: Packet, job_offer: Packet, request: Packet) -> None:
     """For the executor: were all features asked for that order and JobRequest need? Raises PayloadInvalid."""
     content = job_request.message
+    if isinstance(content, EmbedRequest):
+        return
     if not isinstance(content, JobRequest):
         raise TypeError("a JobRequest packet is wanted here")
     asked = _request_of(request).features

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ryvion_protocol.constants import MAX_CLOCK_SKEW_MS, MAX_COUNT_SLACK
+from ryvion_protocol.constants import MAX_CLOCK_SKEW_MS, MAX_COUNT_SLACK, MAX_TEXT_MARKS
 from ryvion_protocol.errors import PayloadInvalid, ProtocolError, SignatureInvalid, StateError
 from ryvion_protocol.job import JobState, job_id_of
-from ryvion_protocol.messages import AuditEnvelope, Finished, JobOffer, Quote, Receipt
+from ryvion_protocol.messages import CHAT, EMBEDDING, AuditEnvelope, Finished, JobOffer, Quote, Receipt
 from ryvion_protocol.money import cost_microcredits, metering_units
 from ryvion_protocol.packet import Packet
 from ryvion_protocol.receipt import fields_of, verify_receipt
@@ -58,11 +58,12 @@ class JobEvidence:
     result_hash: bytes
     """Our own, over the answer that came."""
     transcript_hash: bytes
-    """Our own, over the Delta frames that came."""
+    """Our own, over the Delta or Vectors frames that came."""
     text_bytes: int
-    """UTF-8 bytes of all billable texts that came."""
+    """UTF-8 bytes of all billable texts that came; of an embedding the bytes of its vectors."""
     billable_texts: int
-    """How many there are: content, reasoning, and name and arguments of each call, as far as not empty."""
+    """How many there are: content, reasoning, and name and arguments of each call, as far as not empty. An embedding has
+    none."""
     own_prompt_units: int | None
     """Our own count; None without the model's tokenizer."""
     own_completion_units: int | None
@@ -77,6 +78,11 @@ class JobEvidence:
     """When the last message had come."""
     fault: ProtocolError | None = None
     """What ended the job, when the peer broke the protocol."""
+    kind: str = CHAT
+    embedded_bytes: int = 0
+    """UTF-8 bytes of the texts whose vectors came."""
+    embedded_texts: int = 0
+    """How many these are."""
 
 
 def check_finished_job(evidence: JobEvidence, clock_skew_ms: int = MAX_CLOCK_SKEW_MS) -> tuple[Check, ...]:
@@ -91,8 +97,8 @@ def check_finished_job(evidence: JobEvidence, clock_skew_ms: int = MAX_CLOCK_SKE
         _state(evidence, parts),
         _result_hash(evidence, parts),
         _transcript_hash(evidence, parts),
-        _envelope(parts),
-        _units_within_limit(parts),
+        _envelope(evidence, parts),
+        _units_within_limit(evidence, parts),
         _units_counted(evidence, parts),
         _time_window(evidence, parts, clock_skew_ms),
     )
@@ -207,10 +213,10 @@ def _transcript_hash(evidence: JobEvidence, parts: _Parts) -> Check:
     return Check("transcript_hash", "passed", f"The frames that came hash to {_shown(ours)} as well.")
 
 
-def _envelope(parts: _Parts) -> Check:
+def _envelope(evidence: JobEvidence, parts: _Parts) -> Check:
     """Do envelope, receipt and Finished tell the same story?"""
     envelope, finished, receipt = parts.envelope, parts.finished, parts.receipt
-    billed = billed_units(envelope)
+    billed = billed_units(envelope, evidence.kind)
     digest = _digest_of(receipt)
     if digest is None or envelope.receipt_digest != digest:
         return Check(
@@ -229,19 +235,19 @@ def _envelope(parts: _Parts) -> Check:
     return Check("envelope", "passed", f"It names this receipt, is {envelope.status}, and bills {billed} units.")
 
 
-def billed_units(envelope: AuditEnvelope) -> int:
+def billed_units(envelope: AuditEnvelope, kind: str = CHAT) -> int:
     """The units that the receipt of such an envelope must bill: a failed job bills nothing."""
     if envelope.status == "failed":
         return 0
-    return metering_units(envelope.prompt_units, envelope.completion_units)
+    return metering_units(envelope.prompt_units, envelope.completion_units, kind)
 
 
-def _units_within_limit(parts: _Parts) -> Check:
+def _units_within_limit(evidence: JobEvidence, parts: _Parts) -> Check:
     order, quote, envelope = parts.order, parts.quote, parts.envelope
     prompt, completion = envelope.prompt_units, envelope.completion_units
     cost = 0
-    if billed_units(envelope) > 0:
-        cost = cost_microcredits(prompt, completion, quote.price_in, quote.price_out)
+    if billed_units(envelope, evidence.kind) > 0:
+        cost = cost_microcredits(prompt, completion, quote.price_in, quote.price_out, evidence.kind)
     for what, found, most in (
         ("prompt tokens", prompt, order.max_prompt_tokens),
         ("completion tokens", completion, order.max_completion_tokens),
@@ -265,11 +271,11 @@ def _units_counted(evidence: JobEvidence, parts: _Parts) -> Check:
     if own_completion is not None:
         # A text can have a few canonical tokens more than were sampled: what was ordered is the most that is billed.
         own_completion = min(own_completion, parts.order.max_completion_tokens)
-    most_completion = evidence.text_bytes + MAX_COUNT_SLACK * evidence.billable_texts
+    most_prompt, most_completion = _most_units(evidence, parts)
     outcome: Outcome = "passed"
     told: list[str] = []
     for what, billed, own, bound in (
-        ("prompt", envelope.prompt_units, evidence.own_prompt_units, parts.order.max_prompt_tokens),
+        ("prompt", envelope.prompt_units, evidence.own_prompt_units, most_prompt),
         ("completion", envelope.completion_units, own_completion, most_completion),
     ):
         if own is not None:
@@ -283,6 +289,14 @@ def _units_counted(evidence: JobEvidence, parts: _Parts) -> Check:
         outcome = "bounded"
         told.append(f"{billed} {what} tokens, at most {bound} possible")
     return Check("units_counted", outcome, f"{'; '.join(told)}.")
+
+
+def _most_units(evidence: JobEvidence, parts: _Parts) -> tuple[int, int]:
+    """Prompt and completion units that are possible at most, for who has no tokenizer."""
+    ordered = parts.order.max_prompt_tokens
+    if evidence.kind == EMBEDDING:
+        return min(ordered, evidence.embedded_bytes + MAX_TEXT_MARKS * evidence.embedded_texts), 0
+    return ordered, evidence.text_bytes + MAX_COUNT_SLACK * evidence.billable_texts
 
 
 def _time_window(evidence: JobEvidence, parts: _Parts, skew_ms: int) -> Check:

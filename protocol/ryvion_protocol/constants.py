@@ -24,11 +24,11 @@ MAX_CACHED_KEYS: Final = 4096
 # Sizes. A frame is a u32be length and that many payload bytes.
 FRAME_HEADER_BYTES: Final = 4
 MAX_CONTROL_BYTES: Final = 16 * 1024
-"""Everything but JobRequest and Delta: a quote or a receipt is well under 2 KiB."""
+"""Everything but requests and answers: a quote or a receipt is well under 2 KiB."""
 MAX_REQUEST_BYTES: Final = 256 * 1024
-"""A JobRequest: a 128k-token prompt of English text is about 500 kB, one of 64k fits."""
+"""A JobRequest or EmbedRequest: a 128k-token prompt of English text is about 500 kB, one of 64k fits."""
 MAX_DELTA_BYTES: Final = 64 * 1024
-"""One Delta: 120 ms of tokens at thousands of tokens/s stays far below."""
+"""One Delta or Vectors: 120 ms of tokens at thousands of tokens/s stays far below."""
 MAX_OFFER_BYTES: Final = 8 * 1024
 """An Offer is gossiped to everyone; 8 KiB hold 32 models with names of usual length and all features."""
 
@@ -51,6 +51,12 @@ MAX_GRAMMAR_BYTES: Final = 64 * 1024
 MAX_LOGIT_BIAS: Final = 300
 """As many as the OpenAI API takes."""
 MAX_TOP_LOGPROBS: Final = 20
+MAX_TEXTS_PER_REQUEST: Final = 2048
+"""Texts of one embedding job, as many as the OpenAI API takes."""
+MAX_DIMENSIONS: Final = 8192
+"""Of a vector: the largest models in use have 4,096."""
+MAX_VECTOR_BYTES: Final = 60 * 1024
+"""Of the numbers in one Vectors message: 15 vectors of 1,024 numbers."""
 MAX_SYNC_OFFERS: Final = 512
 """Offers handed to a newcomer in one book sync: 4 MiB at most, and gossip brings the rest within 45 s."""
 MAX_NESTING: Final = 6
@@ -75,5 +81,7 @@ PRICE_UNIT_TOKENS: Final = 1_000_000
 """Prices are micro-credits per this many tokens."""
 MAX_COUNT_SLACK: Final = 1
 """Tokens by which a text may have more than its UTF-8 bytes: some tokenizers put a space in front of each."""
+MAX_TEXT_MARKS: Final = 3
+"""Tokens by which an embedded text may have more than its UTF-8 bytes: a space in front, and a mark at each end."""
 MAX_PRICE: Final = 10**12
 """One credit per token: far above any sane price, and the dearest possible job still costs less than 2^53."""

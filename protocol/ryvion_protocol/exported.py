@@ -11,13 +11,14 @@ import base64
 import binascii
 import hashlib
 import json
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
 from ryvion_protocol.checks import billed_units
 from ryvion_protocol.errors import PayloadInvalid, ProtocolError
-from ryvion_protocol.messages import AuditEnvelope, Receipt, ToolCall
+from ryvion_protocol.messages import CHAT, EMBEDDING, AuditEnvelope, Receipt, ToolCall
 from ryvion_protocol.packet import unpack
 from ryvion_protocol.receipt import fields_of, receipt_from_json, receipt_to_json, verify_receipt
 from ryvion_protocol.transcript import result_payload
@@ -95,7 +96,8 @@ def read_receipts(data: bytes) -> list[JsonObject]:
 def verify_exported(exported: Mapping[str, object], answer: bytes | None = None) -> Verdict:
     """Check one receipt object, and with `answer` that it is what the receipt is for.
 
-    `answer` is its exact text, or the JSON of the chat completion or of its message, as clients of the endpoint keep it.
+    `answer` is its exact text, or the JSON of the chat completion, of its message or of the list of embeddings, as clients of
+    the endpoint keep it.
     Raises ReceiptFileUnreadable when it is no RYV1 receipt.
     """
     try:
@@ -141,15 +143,27 @@ def _answer(receipt: Receipt, answer: bytes | None) -> Finding:
 
 
 def _payload_of_message(answer: bytes) -> bytes | None:
-    """What the result hash of an assistant's message is over (spec 02); None when these bytes are no such JSON."""
+    """What the result hash of a message or of embeddings is over (spec 02); None when these bytes are no such JSON."""
     try:
         match json.loads(answer):
             case {"choices": [{"message": dict(message)}]} | ({"role": "assistant"} as message):
                 calls = [_call_of(call) for call in message.get("tool_calls") or ()]
                 return result_payload(_text(message.get("content")), _text(message.get("reasoning_content")), calls)
-    except (ValueError, RecursionError, TypeError):
+            case {"object": "list", "data": [{"embedding": _}, *_] as embeddings}:
+                return b"".join(_values_of(item) for item in embeddings)
+    except (ValueError, RecursionError, TypeError, OverflowError, struct.error):
         return None
     return None
+
+
+def _values_of(item: object) -> bytes:
+    """A vector as it was delivered: the endpoint writes every float32 so that it is read back as the same one."""
+    match item:
+        case {"embedding": str(encoded)}:
+            return base64.b64decode(encoded, validate=True)
+        case {"embedding": list(numbers)}:
+            return struct.pack(f"<{len(numbers)}f", *numbers)
+    raise ValueError("not an embedding")
 
 
 def _call_of(call: object) -> ToolCall:
@@ -208,8 +222,11 @@ def _same_job(receipt: Receipt, envelope: AuditEnvelope) -> Finding:
 
 
 def _same_units(receipt: Receipt, envelope: AuditEnvelope) -> Finding:
-    billed = billed_units(envelope)
+    kind = EMBEDDING if envelope.completion_units == 0 and receipt.metering_units > 0 else CHAT
+    billed = billed_units(envelope, kind)
     sum_text = f"{envelope.prompt_units} prompt + {envelope.completion_units} completion tokens bill {billed} units"
+    if kind == EMBEDDING:
+        sum_text = f"{envelope.prompt_units} tokens of embedded texts bill {billed} units"
     if billed == receipt.metering_units:
         return Finding("units", "passed", f"{sum_text}, as the receipt says.")
     return Finding("units", "failed", f"{sum_text}, but the receipt says {receipt.metering_units}.")

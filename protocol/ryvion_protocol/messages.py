@@ -203,7 +203,7 @@ class JobOffer:
     model: ModelName
     digest: Hash
     request_commitment: Hash
-    """SHA-256 of the JobRequest body (which holds a random salt)."""
+    """SHA-256 of the body of the JobRequest or EmbedRequest (which holds a random salt)."""
     sampling: Sampling
     max_prompt_tokens: U32
     max_completion_tokens: U32
@@ -289,6 +289,18 @@ class JobRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """The texts of an embedding job; it comes in place of the JobRequest."""
+
+    TYPE: ClassVar[str] = "embed-request"
+    MAX_BYTES: ClassVar[int] = limits.MAX_REQUEST_BYTES
+
+    salt: Nonce
+    texts: Annotated[tuple[Annotated[str, Size(1, 256 * 1024)], ...], Size(1, limits.MAX_TEXTS_PER_REQUEST)]
+    chunk_hashes: Annotated[tuple[Hash, ...], Size(0, limits.MAX_CHUNK_HASHES)] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """The executor took the job and put the prompt into the context."""
 
@@ -346,6 +358,26 @@ class Delta:
     """Thoughts before the answer, where the model marks them."""
     calls: Annotated[tuple[CallPiece, ...], Size(0, limits.MAX_TOOL_CALLS)] = ()
     logprobs: Annotated[tuple[TokenLogprob, ...], Size(0, limits.MAX_TOKENS_PER_DELTA)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Vectors of texts that follow one another; the transcript hash runs over these frames."""
+
+    TYPE: ClassVar[str] = "vectors"
+    MAX_BYTES: ClassVar[int] = limits.MAX_DELTA_BYTES
+
+    seq: U32
+    first: Annotated[int, Size(0, limits.MAX_TEXTS_PER_REQUEST - 1)]
+    """Index of the text that the first of them belongs to."""
+    dimensions: Annotated[int, Size(1, limits.MAX_DIMENSIONS)]
+    values: Annotated[bytes, Size(4, limits.MAX_VECTOR_BYTES)]
+    """Little-endian binary32, `dimensions` numbers for each vector."""
+
+    @property
+    def count(self) -> int:
+        """How many vectors these are."""
+        return len(self.values) // (4 * self.dimensions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,8 +485,10 @@ StreamMessage = (
     | Refusal
     | JobOffer
     | JobRequest
+    | EmbedRequest
     | Started
     | Delta
+    | Vectors
     | Finished
     | Receipt
     | AuditEnvelope

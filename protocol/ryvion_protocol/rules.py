@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Final, TypeVar
@@ -23,6 +25,7 @@ from ryvion_protocol.messages import (
     QuoteRequest,
     Started,
     ToolUse,
+    Vectors,
 )
 
 V = TypeVar("V", int, str)
@@ -148,6 +151,15 @@ def _delta(delta: Delta) -> None:
     )
 
 
+def _vectors(vectors: Vectors) -> None:
+    size = 4 * vectors.dimensions
+    _require(
+        len(vectors.values) % size == 0, "vectors", f"{len(vectors.values)} bytes are no whole vectors of {size} bytes"
+    )
+    numbers = struct.unpack(f"<{len(vectors.values) // 4}f", vectors.values)
+    _require(all(map(math.isfinite, numbers)), "vectors", "a number is infinite or none")
+
+
 def _finished(finished: Finished) -> None:
     _require(finished.reason in FINISH_REASONS, "finish_reason", f"{finished.reason} is no finish reason")
     thought, all_tokens = finished.reasoning_tokens, finished.completion_tokens
@@ -182,6 +194,7 @@ _RULES: Final[dict[type, Callable[..., None]]] = {
     JobRequest: _job_request,
     Started: _started,
     Delta: _delta,
+    Vectors: _vectors,
     Finished: _finished,
     AuditEnvelope: _audit_envelope,
     Acceptance: _acceptance,

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from ryvion_protocol.codec import pack_value
 from ryvion_protocol.errors import PayloadInvalid
-from ryvion_protocol.messages import CallPiece, Delta, ToolCall
+from ryvion_protocol.messages import CallPiece, Delta, Finished, ToolCall, Vectors
 from ryvion_protocol.schema import JobId
 
 _DOMAIN = b"ryvion/v1/transcript\0"
 
 
 class Transcript:
-    """The chain over the Delta frames as they were sent: h_0 = SHA-256(domain, job id), h_i = SHA-256(h_(i-1), frame_i)."""
+    """The chain over the Delta or Vectors frames as they were sent: h_0 = SHA-256(domain, job id), h_i = SHA-256(h_(i-1), frame_i)."""
 
     __slots__ = ("_head",)
 
@@ -22,7 +22,7 @@ class Transcript:
         self._head = hashlib.sha256(_DOMAIN + job_id.encode("ascii")).digest()
 
     def add(self, raw: bytes) -> None:
-        """Take in the next Delta's packet bytes, without the frame header."""
+        """Take in the next one's packet bytes, without the frame header."""
         self._head = hashlib.sha256(self._head + raw).digest()
 
     @property
@@ -108,6 +108,50 @@ class ResultBuilder:
         for call in self.calls:
             texts += (call.name, call.arguments)
         return tuple(text for text in texts if text)
+
+
+class VectorsResult:
+    """Holds the Vectors of one job to their order, and hashes their numbers (spec 02, "Result hash")."""
+
+    __slots__ = ("_hash", "_next_seq", "_texts", "count", "dimensions", "value_bytes")
+
+    def __init__(self, texts: int) -> None:
+        """`texts`: how many were ordered."""
+        self._texts = texts
+        self._hash = hashlib.sha256()
+        self._next_seq = 0
+        self.count = 0
+        """Vectors so far: those of the first texts."""
+        self.dimensions = 0
+        """0 before the first."""
+        self.value_bytes = 0
+
+    def add(self, vectors: Vectors) -> None:
+        """Take in the next message; raises PayloadInvalid when it is another one."""
+        place, wanted = (vectors.seq, vectors.first), (self._next_seq, self.count)
+        if place != wanted:
+            raise PayloadInvalid("vectors_order", f"message {wanted[0]} with vector {wanted[1]} wanted, {place} came")
+        if self.dimensions not in (0, vectors.dimensions):
+            raise PayloadInvalid("vectors_order", f"{vectors.dimensions} dimensions after {self.dimensions}")
+        if self.count + vectors.count > self._texts:
+            raise PayloadInvalid("vectors_order", f"more vectors than the {self._texts} texts ordered")
+        self.dimensions = vectors.dimensions
+        self._next_seq += 1
+        self.count += vectors.count
+        self.value_bytes += len(vectors.values)
+        self._hash.update(vectors.values)
+
+    def check_end(self, finished: Finished) -> None:
+        """Raise PayloadInvalid when such a job cannot end so: with stop all texts have their vectors."""
+        if finished.reason == "tool_calls" or (finished.reason == "stop" and self.count < self._texts):
+            raise PayloadInvalid(
+                "vectors_missing", f"it ended with {finished.reason} after {self.count} of {self._texts} vectors"
+            )
+
+    @property
+    def digest(self) -> bytes:
+        """The result hash so far; 32 bytes."""
+        return self._hash.digest()
 
 
 class DeltaOrder:

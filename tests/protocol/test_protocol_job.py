@@ -17,6 +17,7 @@ from ryvion_protocol.messages import (
     AuditEnvelope,
     Cancel,
     Delta,
+    EmbedRequest,
     Error,
     Finished,
     JobOffer,
@@ -26,6 +27,7 @@ from ryvion_protocol.messages import (
     Receipt,
     Refusal,
     Started,
+    Vectors,
 )
 from ryvion_protocol.packet import MessageClass
 from specs.samples import sample_job
@@ -34,7 +36,7 @@ from tests.protocol.strategies import MESSAGE_CLASSES
 ROLES: tuple[Literal["requester"], Literal["executor"]] = ("requester", "executor")
 OPENING = [QuoteRequest, Quote, JobOffer, JobRequest]
 CLOSING = [Finished, Receipt, AuditEnvelope, Acceptance]
-REQUESTERS = (QuoteRequest, JobOffer, JobRequest, Acceptance, Cancel)
+REQUESTERS = (QuoteRequest, JobOffer, JobRequest, EmbedRequest, Acceptance, Cancel)
 
 
 def legal_history(history: list[tuple[Role, MessageClass]]) -> bool:
@@ -57,12 +59,15 @@ def legal_history(history: list[tuple[Role, MessageClass]]) -> bool:
 
 
 def legal_main(classes: list[MessageClass]) -> bool:
-    """Without Cancel and Error: a prefix of the opening, Started, deltas and the closing; or refused."""
+    """Without Cancel and Error: a prefix of the opening, Started, deltas and the closing; or refused. An embedding has its
+    own request and vectors instead."""
     if classes == [QuoteRequest, Refusal]:
         return True
-    deltas = classes.count(Delta)
-    whole = [*OPENING, Started, *[Delta] * deltas, *CLOSING]
-    return classes == whole[: len(classes)]
+    for request, part in ((JobRequest, Delta), (EmbedRequest, Vectors)):
+        whole = [*OPENING[:3], request, Started, *[part] * classes.count(part), *CLOSING]
+        if classes == whole[: len(classes)]:
+            return True
+    return False
 
 
 def over(classes: list[MessageClass]) -> bool:

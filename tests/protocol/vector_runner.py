@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from ryvion_protocol.agreement import check_features, check_job_offer, check_job_request, check_quote, check_started
+from ryvion_protocol.agreement import (
+    check_features,
+    check_job_offer,
+    check_job_request,
+    check_kind,
+    check_quote,
+    check_started,
+)
 from ryvion_protocol.checks import JobEvidence, check_finished_job, first_failure
 from ryvion_protocol.errors import PayloadInvalid
 from ryvion_protocol.features import needed_features
@@ -20,6 +27,7 @@ from ryvion_protocol.messages import (
     AuditEnvelope,
     CallPiece,
     Delta,
+    EmbedRequest,
     Finished,
     JobOffer,
     JobRequest,
@@ -30,6 +38,7 @@ from ryvion_protocol.messages import (
     Receipt,
     Sampling,
     Started,
+    Vectors,
     Withdraw,
 )
 from ryvion_protocol.money import cost_microcredits, metering_units
@@ -38,7 +47,7 @@ from ryvion_protocol.packet import MessageClass, Packet, unpack
 from ryvion_protocol.receipt import ReceiptFields, fields_of, issue_receipt, receipt_from_json, verify_receipt
 from ryvion_protocol.schema import JobId, NodeKey
 from ryvion_protocol.signing import SigningIdentity, signing_input, verify_typed
-from ryvion_protocol.transcript import DeltaOrder, ResultBuilder, Transcript
+from ryvion_protocol.transcript import DeltaOrder, ResultBuilder, Transcript, VectorsResult
 from ryvion_protocol.zigzag import unzigzag, zigzag
 from specs.sampling_reference import (
     Place,
@@ -184,6 +193,22 @@ def _job_features(data: bytes, given: Json) -> Json:
     return {"needed": list(needed_features(offer.message.sampling, request.message))}
 
 
+def _job_kind(data: bytes, given: Json) -> Json:
+    content = unpack(data, (JobRequest, EmbedRequest))
+    check_kind(content, _given(given, "job_offer", JobOffer), _given(given, "quote_request", QuoteRequest))
+    return {}
+
+
+def _vectors(data: bytes, given: Json) -> Json:
+    result = VectorsResult(given["texts"])
+    for raw in given["frames"]:
+        vectors = unpack(bytes.fromhex(raw), (Vectors,)).message
+        assert isinstance(vectors, Vectors)
+        result.add(vectors)
+    result.check_end(Finished(given["reason"], 0, 0))
+    return {"result_hash": result.digest.hex(), "vectors": result.count}
+
+
 def _started(data: bytes, given: Json) -> Json:
     started = unpack(data, (Started,)).message
     assert isinstance(started, Started)
@@ -208,7 +233,7 @@ def _transcript(data: bytes, given: Json) -> Json:
 
 
 def _cost(data: bytes, given: Json) -> Json:
-    units = metering_units(given["prompt_units"], given["completion_units"])
+    units = metering_units(given["prompt_units"], given["completion_units"], given.get("kind", "chat"))
     return {"metering_units": units, "cost_microcredits": cost_microcredits(**given)}
 
 
@@ -232,6 +257,9 @@ def _checks(data: bytes, given: Json) -> Json:
         envelope=_optional(given["envelope"], AuditEnvelope),
         offered_ms=given["offered_ms"],
         ended_ms=given["ended_ms"],
+        kind=given["kind"],
+        embedded_bytes=given["embedded_bytes"],
+        embedded_texts=given["embedded_texts"],
     )
     checks = check_finished_job(evidence)
     failed = first_failure(checks)
@@ -310,6 +338,8 @@ OPERATIONS: dict[str, Callable[[bytes, Json], Json]] = {
     "job-request": _job_request,
     "job-features": _job_features,
     "started": _started,
+    "job-kind": _job_kind,
+    "vectors": _vectors,
     "delta-order": _delta_order,
     "transcript": _transcript,
     "cost": _cost,
