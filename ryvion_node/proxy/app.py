@@ -21,6 +21,7 @@ from ryvion_node.proxy.idempotency import Idempotency
 from ryvion_node.proxy.market_view import JobRoute, OffersView, RouteView
 from ryvion_node.proxy.policy import Policy
 from ryvion_node.proxy.receipts import ReceiptStore
+from ryvion_node.proxy.responses import Responses
 from ryvion_node.proxy.settings import Settings
 from ryvion_node.proxy.text_completions import TextCompletions
 from ryvion_node.proxy.till import Till
@@ -39,6 +40,7 @@ def create_app(
         routes=[
             Route("/v1/chat/completions", ChatCompletions(market, till, settings), methods=["POST"]),
             Route("/v1/completions", TextCompletions(market, till, settings), methods=["POST"]),
+            Route("/v1/responses", Responses(market, till, settings), methods=["POST"]),
             Route("/v1/models", models, methods=["GET"]),
             Route("/v1/models/{model:path}", models, methods=["GET"]),
             Route("/api/v1/offers", OffersView(market, keys), methods=["GET"]),

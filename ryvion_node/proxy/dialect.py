@@ -21,7 +21,7 @@ class Frames(Protocol):
         ...
 
     def piece(self, piece: Piece) -> bytes:
-        """A piece of the answer."""
+        """A piece of the answer; empty when there is nothing to tell yet."""
         ...
 
     def end(self, placement: Placement, outcome: Outcome) -> tuple[bytes, bytes]:

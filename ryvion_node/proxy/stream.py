@@ -49,7 +49,8 @@ class AnswerStream:
     async def piece(self, piece: Piece) -> None:
         """Send a piece of the answer."""
         await self.taken(self._placement)
-        await self._send(self._begun().piece(piece))
+        if frames := self._begun().piece(piece):
+            await self._send(frames)
 
     async def finish(self, outcome: Outcome) -> None:
         """Send what follows the last piece of an answer that ended well."""

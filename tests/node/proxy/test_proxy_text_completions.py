@@ -109,7 +109,7 @@ async def test_log_probabilities_in_the_older_form() -> None:
     assert endpoint.market.orders[0].logprobs == 2
     assert whole.choices[0].logprobs is not None
     assert whole.choices[0].logprobs.to_dict() == expected
-    streamed = {name: [value for part in parts for value in part[name]] for name in expected}  # type: ignore[attr-defined]
+    streamed = {name: [value for part in parts for value in part[name]] for name in expected}
     assert streamed == expected
 
 
@@ -117,13 +117,13 @@ async def test_logprobs_of_the_chosen_tokens_only() -> None:
     async with serving({"echo": Script((Piece("a", logprobs=(TokenLogprob(Alternative(b"a", 5), ()),)),))}) as endpoint:
         reply = await _ask(endpoint, logprobs=0)
     assert endpoint.market.orders[0].logprobs == 0
-    assert reply.json()["choices"][0]["logprobs"]["top_logprobs"] == [{"a": -5e-06}]  # type: ignore[index]
+    assert reply.json()["choices"][0]["logprobs"]["top_logprobs"] == [{"a": -5e-06}]
 
 
 async def test_thoughts_stand_beside_the_text() -> None:
     script = Script((Piece(reasoning="hm"), Piece("a")), finish_reason="length")
     async with serving({"echo": script}) as endpoint:
-        choice = (await _ask(endpoint)).json()["choices"][0]  # type: ignore[index]
+        choice = (await _ask(endpoint)).json()["choices"][0]
         streamed = [json.loads(event)["choices"][0] for event in (await _ask(endpoint, stream=True)).events()[:-1]]
     assert choice == {
         "text": "a",

@@ -1,0 +1,144 @@
+"""POST /v1/responses: the OpenAI API's newer form of a chat, without a memory of earlier answers (ADR 0016)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ryvion_node.market.interface import Outcome, Piece, Placement
+from ryvion_node.proxy.answers import outcome_json, taken_json
+from ryvion_node.proxy.completions import Completions
+from ryvion_node.proxy.errors import ApiError
+from ryvion_node.proxy.orders import DEFAULT_TEMPERATURE
+from ryvion_node.proxy.requests import ChatRequest
+from ryvion_node.proxy.responses_events import Event, ResponseBuilder
+from ryvion_node.proxy.responses_requests import Reading, parse_responses_request, told
+from ryvion_node.proxy.shapes import Strict
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseAsked:
+    """A response."""
+
+    reading: Reading
+
+    @property
+    def chat(self) -> ChatRequest:
+        """What to buy."""
+        return self.reading.chat
+
+    def frames(self, answer_id: str, placement: Placement) -> ResponseFrames:
+        """A stream's events."""
+        return ResponseFrames(ResponseBuilder(self._head(answer_id, placement)), placement)
+
+    def whole(
+        self, answer_id: str, placement: Placement, pieces: Sequence[Piece], outcome: Outcome
+    ) -> dict[str, object]:
+        """The response that a stream would have ended with, and the decision."""
+        builder = ResponseBuilder(self._head(answer_id, placement))
+        for piece in pieces:
+            for _ in builder.piece(piece):
+                pass
+        ryvion = taken_json(placement) | outcome_json(placement, outcome)
+        *_, last = builder.end(outcome, _usage(outcome), ryvion)
+        response = last["response"]
+        assert isinstance(response, dict)
+        return response
+
+    def told(self, error: ApiError) -> ApiError:
+        """By the names of this endpoint."""
+        return told(error, self.reading.turns)
+
+    def _head(self, answer_id: str, placement: Placement) -> dict[str, object]:
+        request, chat = self.reading.request, self.chat
+        metadata = request.metadata
+        wanted = request.text.format if request.text is not None else None
+        choice = request.tool_choice or "auto"
+        return {
+            "id": answer_id,
+            "object": "response",
+            "created_at": int(time.time()),
+            "background": False,
+            "error": None,
+            "incomplete_details": None,
+            "instructions": request.instructions,
+            "max_output_tokens": chat.max_completion_tokens,
+            "max_tool_calls": None,
+            "metadata": metadata if isinstance(metadata, dict) else {},
+            "model": placement.model,
+            "parallel_tool_calls": request.parallel_tool_calls is not False,
+            "previous_response_id": None,
+            "reasoning": {"effort": None, "summary": None},
+            "store": False,
+            "temperature": DEFAULT_TEMPERATURE if chat.temperature is None else chat.temperature,
+            "text": {"format": {"type": "text"} if wanted is None else _plain(wanted)},
+            "tool_choice": choice if isinstance(choice, str) else _plain(choice),
+            "tools": [tool.model_dump() for tool in request.tools or []],
+            "top_logprobs": request.top_logprobs or 0,
+            "top_p": 1.0 if chat.top_p is None else chat.top_p,
+            "truncation": "disabled",
+            "usage": None,
+        }
+
+
+class ResponseFrames:
+    """The events of one response, numbered, named as the OpenAI API names them. They end without a [DONE]."""
+
+    def __init__(self, builder: ResponseBuilder, placement: Placement) -> None:
+        self._builder = builder
+        self._placement = placement
+        self._number = 0
+
+    def begin(self, placement: Placement) -> bytes:
+        """The response, empty: who answers."""
+        return self._encoded(self._builder.begin(taken_json(placement)))
+
+    def piece(self, piece: Piece) -> bytes:
+        """A piece of the answer."""
+        return self._encoded(self._builder.piece(piece))
+
+    def end(self, placement: Placement, outcome: Outcome) -> tuple[bytes, bytes]:
+        """What closes the items, and the whole response with the evidence."""
+        *closing, last = self._builder.end(outcome, _usage(outcome), outcome_json(placement, outcome))
+        return self._encoded(closing), self._encoded([last])
+
+    def fail(self, error: ApiError) -> bytes:
+        """An error as the last thing; a response must have begun to fail."""
+        begun = b"" if self._number else self.begin(self._placement)
+        return begun + self._encoded(self._builder.fail(error))
+
+    def _encoded(self, events: Iterable[Event]) -> bytes:
+        return b"".join(map(self._event, events))
+
+    def _event(self, event: Event) -> bytes:
+        data = json.dumps(event | {"sequence_number": self._number})
+        self._number += 1
+        return f"event: {event['type']}\ndata: {data}\n\n".encode()
+
+
+class Responses(Completions):
+    """The ASGI endpoint."""
+
+    id_prefix = "resp_"
+
+    def read(self, body: bytes) -> ResponseAsked:
+        """The request."""
+        return ResponseAsked(parse_responses_request(body))
+
+
+def _usage(outcome: Outcome) -> dict[str, object]:
+    """Token counts as billed. Nothing is charged for tokens that an executor keeps."""
+    return {
+        "input_tokens": outcome.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": outcome.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": outcome.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": outcome.reasoning_tokens},
+        "total_tokens": outcome.prompt_tokens + outcome.completion_tokens,
+    }
+
+
+def _plain(value: Strict) -> dict[str, object]:
+    """As it came, without the keys that the client left out."""
+    return value.model_dump(by_alias=True, exclude_none=True)
