@@ -1,0 +1,544 @@
+"""POST /v1/responses by the official client, and on the wire: every object and event as its types have it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import openai
+import pytest
+import trio
+from openai.types import responses as shapes
+from openai.types.responses import Response, ResponseStreamEvent
+from proxy_clients import async_client, sync_client
+from proxy_harness import Endpoint, Reply, serving
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from ryvion_node.market.fake import Hold, Script, calls, says
+from ryvion_node.market.interface import MarketError, Piece
+from ryvion_node.proxy.settings import Settings
+from ryvion_protocol.messages import Alternative, TokenLogprob
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Async generator '(httpx|httpcore|openai):ResourceWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <async_generator object:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
+
+WEATHER: Any = {
+    "type": "function",
+    "name": "weather",
+    "description": "Tells the weather.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    "strict": True,
+}
+EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+ALL = Script(
+    (Piece(reasoning="h"), Piece(reasoning="m"), Piece("It "), Piece("is"), *calls("weather", '{"city":', '"Bern"}')),
+    finish_reason="tool_calls",
+)
+
+
+class Weather(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    city: str
+    degrees: int
+
+
+async def ask(endpoint: Endpoint, model: str = "echo", **extra: object) -> Reply:
+    body = {"model": model, "input": "hi", **extra}
+    return await endpoint.ask("POST", "/v1/responses", body, authorization="Bearer sk-buyer")
+
+
+def events_of(reply: Reply) -> list[dict[str, Any]]:
+    """The events of a stream, each checked against the client's own types and its name."""
+    events = []
+    for part in reply.body.decode().removesuffix("\n\n").split("\n\n"):
+        if part.startswith(":"):
+            continue
+        name, data = part.split("\n")
+        event = json.loads(data.removeprefix("data: "))
+        assert name == f"event: {event['type']}"
+        EVENT.validate_python(event)
+        if "response" in event:
+            Response.model_validate(event["response"])
+        events.append(event)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    return events
+
+
+# --- streams ----------------------------------------------------------------------------------------------
+
+
+async def test_events_come_in_order_and_fit_the_types_of_the_client() -> None:
+    async with serving({"echo": ALL}) as endpoint:
+        reply = await ask(endpoint, stream=True, tools=[WEATHER])
+    events = events_of(reply)
+    assert [event["type"].removeprefix("response.") for event in events] == [
+        "created",
+        "in_progress",
+        "output_item.added",
+        "content_part.added",
+        "reasoning_text.delta",
+        "reasoning_text.delta",
+        "reasoning_text.done",
+        "content_part.done",
+        "output_item.done",
+        "output_item.added",
+        "content_part.added",
+        "output_text.delta",
+        "output_text.delta",
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+        "output_item.added",
+        "function_call_arguments.delta",
+        "function_call_arguments.delta",
+        "function_call_arguments.done",
+        "output_item.done",
+        "completed",
+    ]
+    assert b"[DONE]" not in reply.body
+    assert [event["output_index"] for event in events if event["type"].endswith("item.added")] == [0, 1, 2]
+    items = [event["item"] for event in events if event["type"].endswith("item.done")]
+    final = events[-1]["response"]
+    assert final["output"] == items
+    assert [item["type"] for item in items] == ["reasoning", "message", "function_call"]
+    assert items[0]["content"] == [{"type": "reasoning_text", "text": "hm"}]
+    assert items[1]["content"][0]["text"] == "It is"
+    assert (items[2]["name"], items[2]["arguments"], items[2]["call_id"]) == ("weather", '{"city":"Bern"}', "call_0")
+    for event in events:
+        if "item_id" in event:
+            assert event["item_id"] == items[event["output_index"]]["id"]
+    ids = {event["response"]["id"] for event in events if "response" in event}
+    assert ids == {endpoint.market.orders[0].account.completion_id}
+    assert events[0]["response"]["output"] == []
+    assert events[0]["response"]["status"] == events[1]["response"]["status"] == "in_progress"
+    assert events[0]["response"]["ryvion"]["jurisdiction"] == "CA"
+    assert events[0]["response"]["ryvion"]["route"]
+    assert final["ryvion"]["receipt"]
+    assert final["status"] == "completed"
+    assert final["usage"] == {
+        "input_tokens": 1,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": 7,
+        "output_tokens_details": {"reasoning_tokens": 1},
+        "total_tokens": 8,
+    }
+
+
+async def test_streamed_and_whole_are_the_same_response() -> None:
+    async with serving({"echo": ALL}) as endpoint:
+        whole = (await ask(endpoint, tools=[WEATHER])).json()
+        streamed = events_of(await ask(endpoint, tools=[WEATHER], stream=True))[-1]["response"]
+    Response.model_validate(whole)
+
+    def bare(response: Any) -> Any:
+        """Without what differs from request to request."""
+        differs = {"id", "created_at", "completed_at", "ryvion", "output"}
+        items = [item | {"id": ""} for item in response["output"]]
+        return {name: value for name, value in response.items() if name not in differs} | {"items": items}
+
+    assert bare(whole) == bare(streamed)
+    assert {"route", "receipt", "checks"} <= set(whole["ryvion"])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_was_cut_is_incomplete(stream: bool) -> None:
+    async with serving({"echo": Script((Piece("a"),), finish_reason="length")}) as endpoint:
+        reply = await ask(endpoint, stream=stream, max_output_tokens=1)
+    if stream:
+        last = events_of(reply)[-1]
+        assert last["type"] == "response.incomplete"
+        response = last["response"]
+    else:
+        response = reply.json()
+    assert (response["status"], response["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+    assert response["output"][0]["status"] == "incomplete"
+    assert response["max_output_tokens"] == 1
+    assert endpoint.market.orders[0].max_completion_tokens == 1
+
+
+async def test_an_empty_answer_has_an_empty_message() -> None:
+    async with serving({"echo": Script()}) as endpoint:
+        events = events_of(await ask(endpoint, stream=True))
+    assert events[-1]["response"]["output"][0]["content"][0]["text"] == ""
+
+
+async def test_several_calls_are_items_of_their_own() -> None:
+    script = Script((*calls("weather", "{}"), *calls("weather", "{", "}", index=1)), finish_reason="tool_calls")
+    async with serving({"echo": script}) as endpoint:
+        output = events_of(await ask(endpoint, stream=True, tools=[WEATHER]))[-1]["response"]["output"]
+    assert [(item["call_id"], item["arguments"]) for item in output] == [("call_0", "{}"), ("call_1", "{}")]
+    assert len({item["id"] for item in output}) == 2
+
+
+async def test_logprobs_stand_with_the_text_of_the_answer_only() -> None:
+    def logprob(token: bytes) -> tuple[TokenLogprob, ...]:
+        said = Alternative(token, 500_000)
+        return (TokenLogprob(said, (said, Alternative(b"z", 3_000_000))),)
+
+    pieces = (
+        Piece(reasoning="hm", logprobs=logprob(b"hm")),
+        Piece(logprobs=logprob(b"\xc3")),
+        Piece("é", logprobs=logprob(b"\xa9")),
+    )
+    async with serving({"echo": Script(pieces)}) as endpoint:
+        events = events_of(await ask(endpoint, stream=True, include=["message.output_text.logprobs"], top_logprobs=2))
+        whole = (await ask(endpoint, include=["message.output_text.logprobs"], top_logprobs=2)).json()
+    assert endpoint.market.orders[0].logprobs == 2
+    (delta,) = [event for event in events if event["type"] == "response.output_text.delta"]
+    assert [one["bytes"] for one in delta["logprobs"]] == [[0xC3], [0xA9]]
+    assert len(delta["logprobs"][0]["top_logprobs"]) == 2
+    message = events[-1]["response"]["output"][1]
+    assert message["content"][0]["logprobs"] == delta["logprobs"]
+    Response.model_validate(whole)
+    assert whole["output"][1]["content"] == message["content"]
+
+
+async def test_silence_is_filled() -> None:
+    script = Script((Hold(seconds=0.05), Piece("a")))
+    async with serving({"echo": script}, Settings(port=0, keep_alive_s=0.01)) as endpoint:
+        reply = await ask(endpoint, stream=True)
+    assert b": keep-alive\n\n" in reply.body
+    assert events_of(reply)[-1]["type"] == "response.completed"
+
+
+# --- the official client ----------------------------------------------------------------------------------
+
+
+async def test_create() -> None:
+    async with serving({"echo": says("Hel", "lo")}) as endpoint, async_client(endpoint) as client:
+        answer = await client.responses.create(
+            model="echo",
+            input="hi",
+            instructions="Be brief.",
+            temperature=0.2,
+            top_p=0.9,
+            store=True,
+            metadata={"a": "b"},
+            user="me",
+            extra_body={"jurisdiction": "CA", "seed": 7},
+        )
+    order = endpoint.market.orders[0]
+    assert [(turn.role, turn.content) for turn in order.messages] == [("system", "Be brief."), ("user", "hi")]
+    assert (order.temperature, order.top_p, order.seed, order.jurisdictions) == (0.2, 0.9, 7, ("CA",))
+    assert answer.output_text == "Hello"
+    assert (answer.status, answer.instructions, answer.temperature) == ("completed", "Be brief.", 0.2)
+    assert answer.metadata == {"a": "b"}
+    assert answer.model_extra is not None
+    assert answer.model_extra["store"] is False
+    assert answer.model_extra["ryvion"]["accepted"] is True
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == 5
+
+
+async def test_sync_client_streams() -> None:
+    async with serving({"echo": says("Hel", "lo")}) as endpoint:
+
+        def use() -> None:
+            with sync_client(endpoint) as client:
+                stream = client.responses.create(model="echo", input="hi", stream=True)
+                assert "".join(event.delta for event in stream if event.type == "response.output_text.delta") == "Hello"
+
+        await trio.to_thread.run_sync(use)
+        assert len(endpoint.market.finished) == 1
+
+
+async def test_stream_helper() -> None:
+    async with (
+        serving({"echo": ALL}) as endpoint,
+        async_client(endpoint) as client,
+        client.responses.stream(model="echo", input="hi", tools=[WEATHER]) as stream,
+    ):
+        snapshots = [event.snapshot async for event in stream if event.type == "response.output_text.delta"]
+        final = await stream.get_final_response()
+    assert snapshots == ["It ", "It is"]
+    assert final.output_text == "It is"
+    call = final.output[-1]
+    assert isinstance(call, shapes.ParsedResponseFunctionToolCall)
+    assert call.parsed_arguments == {"city": "Bern"}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_parse_holds_the_answer_to_a_schema(stream: bool) -> None:
+    said = says('{"city":"Bern",', '"degrees":7}')
+    async with serving({"echo": said}) as endpoint, async_client(endpoint) as client:
+        if stream:
+            async with client.responses.stream(model="echo", input="hi", text_format=Weather) as answer:
+                parsed = (await answer.get_final_response()).output_parsed
+        else:
+            parsed = (await client.responses.parse(model="echo", input="hi", text_format=Weather)).output_parsed
+    assert parsed == Weather(city="Bern", degrees=7)
+    output = endpoint.market.orders[0].output
+    assert output.kind == "json_schema"
+    assert json.loads(output.grammar)["required"] == ["city", "degrees"]
+
+
+async def test_a_tool_round_trip_with_the_items_that_were_answered() -> None:
+    async with serving({"echo": ALL, "next": says("Sunny.")}) as endpoint, async_client(endpoint) as client:
+        first = await client.responses.create(model="echo", input="Weather?", tools=[WEATHER], tool_choice="required")
+        history: Any = [
+            {"role": "user", "content": "Weather?"},
+            *(item.to_dict() for item in first.output),
+            {"type": "function_call_output", "call_id": "call_0", "output": "sun"},
+        ]
+        second = await client.responses.create(model="next", input=history, tools=[WEATHER])
+    tools = endpoint.market.orders[0].tools
+    assert (tools.choice, [tool.name for tool in tools.tools], tools.parallel) == ("required", ["weather"], True)
+    assert json.loads(tools.tools[0].parameters) == WEATHER["parameters"]
+    asked, said, answered = endpoint.market.orders[1].messages
+    assert (asked.role, asked.content) == ("user", "Weather?")
+    assert (said.role, said.content) == ("assistant", "It is")
+    assert [(call.id, call.name, call.arguments) for call in said.tool_calls] == [
+        ("call_0", "weather", '{"city":"Bern"}')
+    ]
+    assert (answered.role, answered.content, answered.tool_call_id) == ("tool", "sun", "call_0")
+    assert second.output_text == "Sunny."
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ("none", ("auto", "", [])),
+        ({"type": "function", "name": "weather"}, ("named", "weather", ["weather", "other"])),
+        (
+            {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "other"}]},
+            ("required", "", ["other"]),
+        ),
+    ],
+)
+async def test_tool_choices(choice: object, expected: tuple[str, str, list[str]]) -> None:
+    async with serving({"echo": says("a")}) as endpoint:
+        reply = await ask(
+            endpoint, tools=[WEATHER, WEATHER | {"name": "other"}], tool_choice=choice, parallel_tool_calls=False
+        )
+    assert reply.json()["tool_choice"] == choice
+    assert reply.json()["parallel_tool_calls"] is False
+    Response.model_validate(reply.json())
+    tools = endpoint.market.orders[0].tools
+    assert (tools.choice, tools.name, [tool.name for tool in tools.tools]) == expected
+
+
+async def test_content_parts_roles_and_calls_in_a_row() -> None:
+    items = [
+        {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "a"}]},
+        {"role": "user", "content": [{"type": "input_text", "text": "b"}, {"type": "input_text", "text": "c"}]},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
+        {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}", "id": "fc_1", "status": "completed"},
+        {"type": "function_call", "call_id": "2", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "1", "output": [{"type": "input_text", "text": "x"}]},
+        {"type": "function_call_output", "call_id": "2", "output": ""},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "d", "annotations": []}]},
+        {"role": "user", "content": "e"},
+    ]
+    async with serving({"echo": says("a")}) as endpoint:
+        assert (await ask(endpoint, input=items, include=["reasoning.encrypted_content"])).status == 200
+    messages = endpoint.market.orders[0].messages
+    assert [(turn.role, turn.content, len(turn.tool_calls)) for turn in messages] == [
+        ("system", "a", 0),
+        ("user", "b\nc", 0),
+        ("assistant", "", 2),
+        ("tool", "x", 0),
+        ("tool", "", 0),
+        ("assistant", "d", 0),
+        ("user", "e", 0),
+    ]
+
+
+# --- refusals and failures --------------------------------------------------------------------------------
+
+CALL = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "param"),
+    [
+        ({"input": None}, "invalid_type", "input"),
+        ({"input": 5}, "invalid_type", "input"),
+        ({"input": []}, "missing_required_parameter", "input"),
+        ({"input": [{"role": "user"}]}, "missing_required_parameter", "input[0].content"),
+        ({"input": [{"role": "tool", "content": "a"}]}, "invalid_value", "input[0].role"),
+        ({"input": [{"type": "message", "content": "a"}]}, "missing_required_parameter", "input[0].role"),
+        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "unsupported_parameter", "input[0]"),
+        ({"input": [{"id": "msg_1"}]}, "unsupported_parameter", "input[0]"),
+        ({"input": [{"type": "web_search_call", "id": "ws"}]}, "unsupported_parameter", "input[0].type"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
+            "unsupported_parameter",
+            "input[0].content[0].type",
+        ),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_text"}]}]},
+            "missing_required_parameter",
+            "input[0].content[0].text",
+        ),
+        ({"input": [CALL | {"call_id": None}]}, "missing_required_parameter", "input[0].call_id"),
+        ({"input": [CALL, CALL | {"call_id": ""}]}, "invalid_value", "input[1].call_id"),
+        ({"input": [CALL, CALL | {"name": "no name"}]}, "invalid_value", "input[1].name"),
+        (
+            {"input": [{"type": "function_call_output", "call_id": "x" * 65, "output": "a"}]},
+            "invalid_value",
+            "input[0].call_id",
+        ),
+        ({"input": "x" * 300_000}, "context_length_exceeded", "input"),
+        ({"previous_response_id": "resp_1"}, "unsupported_parameter", "previous_response_id"),
+        ({"conversation": "conv_1"}, "unsupported_parameter", "conversation"),
+        ({"background": True}, "unsupported_parameter", "background"),
+        ({"prompt": {"id": "p"}}, "unsupported_parameter", "prompt"),
+        ({"truncation": "auto"}, "unsupported_parameter", "truncation"),
+        ({"reasoning": {"effort": "high"}}, "unsupported_parameter", "reasoning.effort"),
+        ({"tools": [{"type": "web_search"}]}, "unsupported_parameter", "tools[0].type"),
+        ({"tools": [{"type": "custom", "name": "f"}]}, "unsupported_parameter", "tools[0].type"),
+        ({"tools": [{"type": "function"}]}, "missing_required_parameter", "tools[0].name"),
+        ({"tools": [WEATHER, WEATHER]}, "invalid_value", "tools[1].name"),
+        ({"tools": [WEATHER | {"name": "a b"}]}, "invalid_value", "tools[0].name"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "function", "name": "x"}}, "invalid_value", "tool_choice.name"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "web_search"}}, "unsupported_parameter", "tool_choice.type"),
+        ({"tools": [WEATHER], "tool_choice": "sometimes"}, "invalid_value", "tool_choice"),
+        (
+            {
+                "tools": [WEATHER],
+                "tool_choice": {"type": "allowed_tools", "tools": [{"type": "function", "name": "x"}]},
+            },
+            "invalid_value",
+            "tool_choice.tools",
+        ),
+        ({"text": {"format": {"type": "json_schema"}}}, "missing_required_parameter", "text.format.name"),
+        (
+            {"text": {"format": {"type": "json_schema", "name": "x"}}},
+            "missing_required_parameter",
+            "text.format.schema",
+        ),
+        ({"text": {"format": {"type": "xml"}}}, "invalid_value", "text.format.type"),
+        ({"max_output_tokens": 0}, "invalid_value", "max_output_tokens"),
+        ({"top_logprobs": 21}, "invalid_value", "top_logprobs"),
+        ({"temperature": "warm"}, "invalid_type", "temperature"),
+        ({"model": "nobody has it"}, "model_not_found", "model"),
+        ({"n": 2}, "unsupported_parameter", "n"),
+    ],
+)
+async def test_what_cannot_be_done_is_refused_by_the_name_it_was_asked_by(
+    extra: dict[str, object], code: str, param: str
+) -> None:
+    async with serving({"echo": says("a")}) as endpoint:
+        for stream in (True, False):
+            reply = await ask(endpoint, stream=stream, **extra)
+            assert (reply.error["code"], reply.error["param"]) == (code, param)
+            assert "messages" not in str(reply.error["message"]) or code != "invalid_value"
+    assert not endpoint.market.orders
+
+
+async def test_a_missing_input_is_named() -> None:
+    async with serving({"echo": says("a")}) as endpoint:
+        reply = await endpoint.ask("POST", "/v1/responses", {"model": "echo"}, authorization="Bearer sk-buyer")
+    assert (reply.error["code"], reply.error["param"]) == ("missing_required_parameter", "input")
+
+
+async def test_nulls_and_harmless_values_are_defaults() -> None:
+    optional = ("instructions", "tools", "tool_choice", "text", "reasoning", "include", "previous_response_id")
+    harmless = dict.fromkeys(optional) | {
+        "background": False,
+        "store": True,
+        "truncation": "disabled",
+        "max_tool_calls": 3,
+        "prompt_cache_key": "x",
+        "service_tier": "auto",
+        "stream_options": {"include_obfuscation": False},
+        "reasoning": {"effort": None, "summary": "auto"},
+        "text": {"verbosity": "low"},
+    }
+    async with serving({"echo": says("a")}) as endpoint:
+        reply = await ask(endpoint, **harmless)
+    Response.model_validate(reply.json())
+    assert reply.json()["tool_choice"] == "auto"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_market_that_refuses_is_plain_http(stream: bool) -> None:
+    lacking = MarketError("unsupported", "nobody has json_schema", features=("json_schema",))
+    script = {"echo": Script(before=(lacking,)), "busy": Script(before=(MarketError("no_capacity", "later"),))}
+    async with serving(script) as endpoint:
+        reply = await ask(
+            endpoint, stream=stream, text={"format": {"type": "json_schema", "name": "x", "schema": {"type": "object"}}}
+        )
+        busy = await ask(endpoint, "busy", stream=stream)
+    assert (reply.status, reply.error["code"], reply.error["param"]) == (400, "unsupported_parameter", "text.format")
+    assert (busy.status, busy.headers["retry-after-ms"]) == (503, "1000")
+
+
+@pytest.mark.parametrize("said", [(), (Piece("a"), Piece("b"))])
+async def test_a_failure_in_the_stream_ends_the_response_and_is_raised(said: tuple[Piece, ...]) -> None:
+    script = Script((*said, MarketError("node_failed", "the executor went away")))
+    async with serving({"echo": script}) as endpoint, async_client(endpoint) as client:
+        events = events_of(await ask(endpoint, stream=True))
+        seen: list[str] = []
+        with pytest.raises(openai.APIError, match="the executor went away") as caught:
+            await _read_into(seen, await client.responses.create(model="echo", input="hi", stream=True))
+        with pytest.raises(openai.APIError, match="the executor went away"):
+            await _read_helper(client)
+    failed, error = events[-2:]
+    assert failed["type"] == "response.failed" == seen[-1]
+    assert failed["response"]["status"] == "failed"
+    assert failed["response"]["error"] == {"code": "server_error", "message": "the executor went away"}
+    assert [item["status"] for item in failed["response"]["output"]] == ["incomplete"] * bool(said)
+    assert (error["type"], error["code"], error["error"]["code"]) == ("error", "node_failed", "node_failed")
+    assert caught.value.code == "node_failed"
+    assert "response.completed" not in seen
+
+
+async def _read_into(seen: list[str], stream: openai.AsyncStream[ResponseStreamEvent]) -> None:
+    async for event in stream:
+        seen.append(event.type)
+
+
+async def _read_helper(client: openai.AsyncOpenAI) -> None:
+    async with client.responses.stream(model="echo", input="hi") as stream:
+        await stream.get_final_response()
+
+
+async def test_a_failure_of_a_whole_answer_is_not_to_be_retried() -> None:
+    script = Script((Piece("a"), MarketError("node_failed", "the executor went away")))
+    async with serving({"echo": script}) as endpoint:
+        reply = await ask(endpoint)
+    assert (reply.status, reply.error["code"], reply.headers["x-should-retry"]) == (502, "node_failed", "false")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_leaving_ends_the_job(stream: bool) -> None:
+    async with serving({"echo": Script((Piece("a"), Hold(trio.Event())))}) as endpoint:
+        client = await endpoint.connect()
+        body = {"model": "echo", "input": "x", "stream": stream}
+        await client.send("POST", "/v1/responses", body, authorization="Bearer sk-buyer")
+        if stream:
+            await client.head()
+            await client.chunk()
+        while not endpoint.market.open_jobs:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+        await client.stream.aclose()
+        with trio.fail_after(1):
+            await endpoint.market.left.wait()
+        assert endpoint.market.left_early
+
+
+async def test_a_node_that_stops_fails_its_responses() -> None:
+    async with serving({"echo": Script((Piece("a"), Hold(trio.Event())))}) as endpoint:
+        client = await endpoint.connect()
+        body = {"model": "echo", "input": "x", "stream": True}
+        await client.send("POST", "/v1/responses", body, authorization="Bearer sk-buyer")
+        reply = await client.head()
+        reply.body += await client.chunk() + await client.chunk()
+        endpoint.stop.cancel()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
+            reply.body += await client.chunk()
+            await client.stream.aclose()
+    assert [event["type"] for event in events_of(reply)[-2:]] == ["response.failed", "error"]
+
+
+async def test_keys_hold_here_too() -> None:
+    async with serving({"echo": says("a")}) as endpoint:
+        body = {"model": "echo", "input": "x"}
+        assert (await endpoint.ask("POST", "/v1/responses", body)).status == 401
+        assert (await endpoint.ask("POST", "/v1/responses", body, authorization="Bearer sk-reader")).status == 403
+        assert (await endpoint.ask("GET", "/v1/responses", authorization="Bearer sk-buyer")).status == 405
