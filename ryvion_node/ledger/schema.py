@@ -79,7 +79,7 @@ CREATE TRIGGER jobs_identity    BEFORE UPDATE OF
 
 _SPENDING = """
 ALTER TABLE jobs ADD COLUMN max_price INTEGER NOT NULL DEFAULT 0 CHECK (max_price >= 0);
-CREATE INDEX jobs_spent ON jobs (key_id, finished_ms, cost_microcredits)
+CREATE INDEX jobs_spent ON jobs (key_id, finished_ms, cost_microcredits, state)
     WHERE side = 'bought' AND state = 'accepted' AND key_id <> '';
 
 CREATE TABLE spending (

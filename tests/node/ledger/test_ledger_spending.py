@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import trio_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ryvion_node.ledger import queries
 from ryvion_node.ledger.database import prepare_database
 from ryvion_node.ledger.fake import FakeLedger
 from ryvion_node.ledger.interface import Ledger
@@ -189,3 +191,13 @@ def test_a_job_passes_exactly_when_it_costs_no_more_than_is_left(
         idle = Spending(spent.hour, spent.day, spent.total)
         assert not found.held or overrun(Allowance(**{found.limit: getattr(allowance, found.limit)}), idle, 1) is None
     assert overrun(allowance, spent, 0) is None
+
+
+def test_the_last_hour_is_added_up_from_an_index_alone(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    prepare_database(path)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for query in (queries.spending("key-1", NOON_MS), queries.room_returns_ms("key-1", 1, NOON_MS)):
+            plan = [str(row[3]) for row in db.execute(f"EXPLAIN QUERY PLAN {query.sql}", query.parameters)]
+            assert any("USING COVERING INDEX jobs_spent" in step for step in plan)
+            assert not any(step.startswith("SCAN jobs") for step in plan)
