@@ -69,6 +69,9 @@ EMBED_LOT_BYTES: Final = 1024 * 1024
 MAX_DIMENSIONS: Final = 8192
 """Of a vector: a lot of them fits a frame; the largest models of the field have 4,096."""
 
+PIECES_EVERY_S: Final = 0.02
+"""Tokens after a job's first are sent to the node this often: executors send buyers a frame no sooner."""
+
 DRIFT_FACTOR: Final = 1.2
 """A speed that is off by more is offered anew; less is noise."""
 DRIFT_WEIGHT: Final = 0.02

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
 
-from ryvion_node.engine.constants import GRAMMAR_PATIENCE_S
+from ryvion_node.engine.constants import GRAMMAR_PATIENCE_S, PIECES_EVERY_S
 from ryvion_node.engine.wire import (
     Cancel,
     Credit,
@@ -82,6 +82,7 @@ class Decoder:
         measured: Measured,
         send: Callable[[list[Message]], None],
         on_end: Callable[[Job, EndReason], None],
+        gather_s: float = PIECES_EVERY_S,
     ) -> None:
         self._context = context
         self._vocabulary = vocabulary
@@ -102,6 +103,9 @@ class Decoder:
         self._jobs: dict[int, Job] = {}
         self._steps = 0
         self._out: list[Message] = []
+        self._urgent = False
+        self._gather_s = gather_s
+        self._gathered_until_s = 0.0
         self._ended: list[tuple[Job, EndReason]] = []
         self._inbox: list[Command] = []
         self._wake = threading.Condition()
@@ -158,14 +162,14 @@ class Decoder:
                 if (job := self._jobs.get(number)) is not None:
                     job.credit += tokens
             case Ping(number=number):
-                self._out.append(Pong(number))
+                self._tell(Pong(number))
 
     def _admit(self, job: Job) -> None:
         job.sequence, kept = self._sequences.take(job.owner, job.prompt)
         job.position = self._context.cut(job.sequence, kept)
         self._jobs[job.number] = job
         if job.scoring is None:
-            self._out.append(JobRead(job.number, len(job.prompt), job.position))
+            self._tell(JobRead(job.number, len(job.prompt), job.position))
 
     def _release(self, job: Job, *, keep: bool = True) -> None:
         del self._jobs[job.number]
@@ -209,7 +213,7 @@ class Decoder:
         now_s = time.perf_counter()
         self._speedometer.step(lone=lone, now_s=now_s)
         if speeds := self._speedometer.news(self._pace.seconds_per_token, now_s):
-            self._out.append(Speed(int(1000 / speeds.token_s), int(1000 / speeds.prompt_token_s)))
+            self._tell(Speed(int(1000 / speeds.token_s), int(1000 / speeds.prompt_token_s)))
 
     def _gathers(self, reading: list[Job]) -> bool:
         if not reading or any(len(job.made) > 1 for job in self._jobs.values()):
@@ -320,7 +324,7 @@ class Decoder:
     def _score(self, job: Job, scoring: Scoring, logits: Logits) -> None:
         scoring.add(logits)
         if scoring.complete:
-            self._out.append(Scored(job.number, tuple(scoring.scores)))
+            self._tell(Scored(job.number, tuple(scoring.scores)))
             self._release(job)
 
     def _go_on(self, job: Job, choice: Choice) -> None:
@@ -351,20 +355,30 @@ class Decoder:
         self, job: Job, parts: Parts, tokens: tuple[int, ...] = (), logprobs: tuple[WireLogprob, ...] = ()
     ) -> None:
         self._out.append(JobPiece(job.number, parts.content, tokens, parts.reasoning, parts.calls, logprobs))
+        # The first token is waited for; the others gather, because each frame takes the node processor time too.
+        self._urgent |= len(job.made) <= 1
 
     def _end(self, job: Job, reason: EndReason) -> None:
         self._release(job)
         self._ended.append((job, "tool_calls" if reason == "stop" and job.speech.called else reason))
 
     def _fail(self, job: Job, code: str, message: str) -> None:
-        self._out.append(JobFailed(job.number, code, message))
+        self._tell(JobFailed(job.number, code, message))
         # What it computed may be the fault of what it left.
         self._release(job, keep=False)
 
+    def _tell(self, message: Message) -> None:
+        """What the node waits for: it goes out with this step."""
+        self._out.append(message)
+        self._urgent = True
+
     def _flush(self) -> None:
-        if self._out:
+        now_s = time.perf_counter()
+        if self._out and (self._urgent or self._ended or now_s >= self._gathered_until_s or not self._runnable()):
             self._send(self._out)
             self._out = []
+            self._urgent = False
+            self._gathered_until_s = now_s + self._gather_s
         # Only now, so that a job's end comes after its last piece.
         for job, reason in self._ended:
             self._on_end(job, reason)

@@ -50,11 +50,16 @@ class Bench:
     context: WatchedContext
     prompts: Prompts
     sent: list[Message] = field(default_factory=list)
+    frames: list[tuple[Message, ...]] = field(default_factory=list)
+    """What was sent at once."""
     ended: dict[int, EndReason] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    def decoder(self, step_s: dict[int, float] | None = None, prompt_s: float = 0.001) -> Decoder:
+    def decoder(
+        self, step_s: dict[int, float] | None = None, prompt_s: float = 0.001, gather_s: float = 0.0
+    ) -> Decoder:
         self.sent.clear()
+        self.frames.clear()
         self.ended.clear()
         self.context.rows = []
         for sequence in range(SLOTS):
@@ -65,9 +70,14 @@ class Bench:
             slots=SLOTS,
             context_tokens=CONTEXT,
             measured=Measured(step_s or {1: 0.001, SLOTS: 0.001}, prompt_s),
-            send=self.sent.extend,
+            send=self._send,
             on_end=lambda job, reason: self.ended.update({job.number: reason}),
+            gather_s=gather_s,
         )
+
+    def _send(self, messages: list[Message]) -> None:
+        self.sent += messages
+        self.frames.append(tuple(messages))
 
     def job(self, content: str, *, max_tokens: int = 24, credit: int = CREDIT_TOKENS, owner: bytes = b"") -> Job:
         return self.chat(turn("user", content), max_tokens=max_tokens, credit=credit, owner=owner)

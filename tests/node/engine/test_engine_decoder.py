@@ -76,6 +76,22 @@ def test_below_the_break_even_jobs_take_turns(bench: Bench) -> None:
     assert [len(bench.tokens(job)) - count for job, count in zip(jobs, made, strict=True)] == [2, 2, 2]
 
 
+def test_tokens_after_the_first_gather_and_a_waiting_decoder_holds_nothing_back(bench: Bench) -> None:
+    decoder = bench.decoder(gather_s=3600.0)
+    job = bench.job("Hi", max_tokens=8, credit=4)
+    decoder.post(job)
+    while len(job.made) < 4:
+        decoder.turn()
+    # Now it is out of credit: nothing can run, so all that was made is out.
+    assert len(bench.tokens(job)) == 4
+    assert [len(frame) for frame in bench.frames] == [1, 1, 3]
+    decoder.post(Credit(job.number, 100))
+    while job.number not in bench.ended:
+        decoder.turn()
+    assert len(bench.tokens(job)) == 8
+    assert [len(frame) for frame in bench.frames] == [1, 1, 3, 4]
+
+
 def test_cancel_takes_effect_before_the_next_step(bench: Bench) -> None:
     decoder = bench.decoder()
     gone, stays = bench.job("Hi"), bench.job("Hi")
