@@ -238,11 +238,12 @@ class SoldJob:
         except LedgerError:
             self._shop.chains.forget(self._terms.offer.requester_key)
             raise
+        self._shop.tally.sold(self._status, prompt, completion)
         log_event(log, "job_sold", job=self._terms.job_id, status=self._status, units=units, cost_microcredits=cost)
         if self._reachable:
             verdict = await self._exchange(finished, receipt, envelope)
             if verdict is not None:
-                await self._keep_verdict(verdict, envelope, units)
+                await self._keep_verdict(verdict, envelope, units, cost)
 
     async def _completion_units(self) -> int:
         """Canonical tokens of what was sent, never more than ordered (spec 04, billing)."""
@@ -309,7 +310,7 @@ class SoldJob:
             return None
         return packet
 
-    async def _keep_verdict(self, packet: Packet, envelope: Packet, units: int) -> None:
+    async def _keep_verdict(self, packet: Packet, envelope: Packet, units: int, cost: int) -> None:
         """Record an Acceptance that binds this requester to this envelope; any other proves nothing (spec 04)."""
         verdict = packet.message
         if not isinstance(verdict, Acceptance):
@@ -322,10 +323,12 @@ class SoldJob:
         await self._shop.ledger.record_acceptance(
             self._terms.job_id, packet.raw, accepted=verdict.accepted, reason=verdict.reason
         )
+        self._shop.tally.judged(verdict.accepted, cost)
 
     async def _fail(self, failure: EngineError) -> None:
         """An error bills nothing and gets no receipt (spec 04, billing)."""
         log_event(log, "job_failed", job=self._terms.job_id, code=failure.code)
+        self._shop.tally.failed(failure.code)
         await self._shop.ledger.fail_job(self._terms.job_id, "sold", failure.code, str(failure))
         later = failure.code in _LATER
         status = 400 if failure.code in _FAULTS_OF_THE_REQUEST else 300 if later else 500

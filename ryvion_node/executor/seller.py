@@ -49,6 +49,12 @@ class Seller:
         self._slots.set_models({served.name: served.slots for served in self._workshop.engine.models()})
         return 0 if self._paused() else self._slots.free(model)
 
+    def load(self) -> tuple[tuple[str, int, int], ...]:
+        """Of each model: its name, its slots, and the jobs that hold or wait for one."""
+        return tuple(
+            (model.name, model.slots, self._slots.taken(model.name)) for model in self._workshop.engine.models()
+        )
+
     async def serve(self, stream: Stream) -> None:
         """Handle one inbound market stream from quote to acceptance."""
         channel = JobChannel(stream, "executor")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ryvion_node.engine.interface import Engine
 from ryvion_node.executor.constants import MAX_CHAINS
+from ryvion_node.executor.tally import NOBODY, SalesTally
 from ryvion_node.ledger.interface import Ledger
 from ryvion_protocol.messages import Hardware, JobOffer, JobRequest, Quote
 from ryvion_protocol.packet import Packet
@@ -56,6 +57,7 @@ class Workshop:
     location: str
     network: str
     clock_ms: Callable[[], int]
+    tally: SalesTally = NOBODY
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from ryvion_node.market.constants import (
     TOKEN_TIMEOUT_S,
 )
 from ryvion_node.market.interface import Outcome, Piece
+from ryvion_node.market.tally import NOBODY, MarketTally
 from ryvion_node.market.terms import Terms
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import StreamBroken
@@ -79,6 +80,7 @@ class Desk:
     counter: TokenCounter
     clock_ms: Callable[[], int]
     first_token_timeout_s: float
+    tally: MarketTally = NOBODY
 
 
 class Attempt:
@@ -252,23 +254,23 @@ class Attempt:
             ),
             self._desk.identity,
         )
-        await self._desk.ledger.settle_bought(
-            Settlement(
-                job_id=self.terms.job_id,
-                prompt_units=told.prompt_units,
-                completion_units=told.completion_units,
-                cost_microcredits=self._cost(told) if accepted else 0,
-                finished=finished.raw,
-                receipt=receipt.raw,
-                receipt_cid=fields_of(issued).cid(),
-                envelope=envelope.raw,
-                envelope_hash=envelope.hash,
-                acceptance=acceptance.raw,
-                accepted=accepted,
-                reason=first_failure(checks),
-                checks=checks,
-            )
+        settlement = Settlement(
+            job_id=self.terms.job_id,
+            prompt_units=told.prompt_units,
+            completion_units=told.completion_units,
+            cost_microcredits=self._cost(told) if accepted else 0,
+            finished=finished.raw,
+            receipt=receipt.raw,
+            receipt_cid=fields_of(issued).cid(),
+            envelope=envelope.raw,
+            envelope_hash=envelope.hash,
+            acceptance=acceptance.raw,
+            accepted=accepted,
+            reason=first_failure(checks),
+            checks=checks,
         )
+        await self._desk.ledger.settle_bought(settlement)
+        self._desk.tally.settled(settlement)
         try:
             await self._channel.send(acceptance)
         except (StreamBroken, ProtocolError):

@@ -36,6 +36,7 @@ class Auction:
             self._rounds += 1
             asked, self._queue = self._queue[: self._floor.quote_peers], self._queue[self._floor.quote_peers :]
             result = await self._floor.bidding.hold_round(asked, self._order, os.urandom(16))
+            self._floor.desk.tally.asked(len(result.bids), result.lines)
             again = {eligible.key for eligible in asked}
             self._lines = [line for line in self._lines if line.node_key not in again] + result.lines
             if result.bids:

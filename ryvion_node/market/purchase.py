@@ -82,6 +82,7 @@ class Purchase:
                     raise _broken(exc) from exc
                 continue
             self._placement = self._placed(attempt, live)
+            self._floor.desk.tally.placed(self._placement)
             self._floor.decisions.add(self._placement)
             return
         raise _broken(self._failure)
@@ -152,6 +153,7 @@ class Purchase:
         self._attempt = None
         self._failure = failure
         self._auction.lost(key, str(failure))
+        self._floor.desk.tally.broke(failure.code)
         if failure.code not in _FAULTS_OF_THE_REQUEST:
             self._floor.cool_down(key)
         log_event(log, "attempt_failed", job=attempt.terms.job_id, node=key.hex(), code=failure.code)

@@ -10,13 +10,13 @@ from starlette.datastructures import Headers
 from ryvion_node.keys import KeyLimits
 from ryvion_node.proxy.errors import ApiError
 
-Action = Literal["list_models", "buy", "read_receipts"]
+Action = Literal["list_models", "buy", "read_receipts", "read_metrics"]
 
 ALLOWED: Final[dict[str, frozenset[Action]]] = {
-    "buyer": frozenset({"list_models", "buy", "read_receipts"}),
-    "read-only": frozenset({"list_models", "read_receipts"}),
+    "buyer": frozenset({"list_models", "buy", "read_receipts", "read_metrics"}),
+    "read-only": frozenset({"list_models", "read_receipts", "read_metrics"}),
     "write-only": frozenset({"list_models", "buy"}),
-    "operator": frozenset({"list_models", "buy", "read_receipts"}),
+    "operator": frozenset({"list_models", "buy", "read_receipts", "read_metrics"}),
 }
 """Scope of a key -> what it may do. A scope that is not here may do nothing."""
 

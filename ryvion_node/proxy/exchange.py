@@ -50,6 +50,8 @@ class Exchange:
         """Of the answer, once it has started."""
         self.gone = False
         """The client went away before the answer was complete."""
+        self.failure = ""
+        """Code of the error that the client was told; empty: none."""
         self.common_headers: list[tuple[bytes, bytes]] = [(b"x-request-id", request_id.encode())]
         self.recorder: Recorder | None = None
         self._receive = receive
@@ -136,6 +138,7 @@ class Exchange:
     async def refuse(self, error: ApiError) -> None:
         """End with the error object; nothing can be said once another answer has started."""
         if self.status is None:
+            self.failure = error.code
             await self.answer(error.status, error.body(), error.headers)
 
     async def _piece(self) -> bytes:

@@ -61,6 +61,7 @@ class AnswerStream:
 
     async def fail(self, error: ApiError) -> None:
         """Send an error as the last thing."""
+        self._exchange.failure = error.code
         await self._exchange.finish(self._begun().fail(error))
 
     def _begun(self) -> Frames:
