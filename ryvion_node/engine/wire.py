@@ -112,6 +112,8 @@ class CountTexts:
 
     job: int
     texts: tuple[str, ...]
+    whole: bool
+    """With the marks that the model wants around a text that is the whole input, as it is embedded?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ class Embed:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Answered once it went through the tokenising thread and the decode thread."""
+    """Answered once it went through the tokenising thread, where it is the next to come, and the decode thread."""
 
     number: int
 

@@ -87,6 +87,8 @@ class Grammars:
         try:
             return compiling.result(limits.GRAMMAR_COMPILE_S)
         except TimeoutError as exc:
+            # Where it still waits for the one before it, nobody needs it any more.
+            compiling.cancel()
             raise GrammarInvalid("it takes too long to compile: make it smaller") from exc
 
     def _compiled(self, tokenizer: LLTokenizer, source: str) -> GrammarMask:

@@ -85,6 +85,7 @@ class _Server:
     def __init__(self, pipes: Pipes) -> None:
         self._pipes = pipes
         self._inbox: queue.SimpleQueue[Message | Ended] = queue.SimpleQueue()
+        self._pings: queue.SimpleQueue[Ping] = queue.SimpleQueue()
         self._decoder: Decoder | Embedder | None = None
         self._prompts: Prompts
         self._vocabulary: Vocabulary
@@ -121,6 +122,8 @@ class _Server:
     def route(self, message: Message) -> None:
         if isinstance(message, Cancel | Credit) and self._decoder is not None:
             self._decoder.post(message)
+        if isinstance(message, Ping):
+            self._pings.put(message)
         if not isinstance(message, Credit):
             # A cancel goes this way too: its job may still wait to be tokenised.
             self._inbox.put(message)
@@ -128,7 +131,10 @@ class _Server:
     def tokenise(self) -> NoReturn:
         """The tokenising thread: everything that renders or counts."""
         while True:
-            match self._inbox.get():
+            message = self._inbox.get()
+            # Pings pass what waits here: a long queue is no hang.
+            self._pass_on_pings()
+            match message:
                 case Generate() as request:
                     self._prepare(request)
                 case CountPrompt(job=number, turns=turns, tools=tools):
@@ -139,17 +145,16 @@ class _Server:
                         self._refuse(number, "template_failed", str(exc))
                     except (ToolsRefused, GrammarInvalid) as exc:
                         self._refuse(number, "grammar_invalid", str(exc))
-                case CountTexts(job=number, texts=texts):
-                    self._pipes.send([Counted(number, sum(map(self._prompts.count_text, texts)))])
+                case CountTexts(job=number, texts=texts, whole=whole):
+                    count = self._count_whole if whole else self._prompts.count_text
+                    self._pipes.send([Counted(number, sum(map(count, texts)))])
                 case Embed() as embed:
                     self._embed(embed)
                 case Score() as request:
                     self._prepare(request)
-                case Ping(number=number) as ping:
-                    if self._decoder is None:
-                        self._pipes.send([Pong(number)])
-                    else:
-                        self._decoder.post(ping)
+                case Ping():
+                    # It only had to wake this thread.
+                    pass
                 case Cancel() as cancel:
                     if self._decoder is not None:
                         self._decoder.post(cancel)
@@ -159,6 +164,17 @@ class _Server:
                     self._pipes.send([JobEnded(job.number, reason, tokens, reasoning)])
                 case other:
                     raise WireError(f"{type(other).__name__} is not for a worker")
+
+    def _pass_on_pings(self) -> None:
+        while not self._pings.empty():
+            ping = self._pings.get()
+            if self._decoder is None:
+                self._pipes.send([Pong(ping.number)])
+            else:
+                self._decoder.post(ping)
+
+    def _count_whole(self, text: str) -> int:
+        return len(self._vocabulary.tokenise_alone(text))
 
     def _embed(self, request: Embed) -> None:
         if not isinstance(self._decoder, Embedder):

@@ -79,6 +79,16 @@ async def test_a_hang_is_noticed(spec: ModelSpec) -> None:
         await restarted(engine)
 
 
+async def test_a_long_queue_is_no_hang(spec: ModelSpec) -> None:
+    text = "The capital of France is Paris. " * 20_000
+    async with (
+        running(spec, timing=Timing(step_stall_s=1.0, ping_every_s=0.1)) as engine,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(30):  # a tenth of a second each, one after the other
+            nursery.start_soon(engine.count_texts, "small", [text])
+
+
 async def test_a_hang_while_loading_is_noticed(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(served_model, "RestartPolicy", lambda: _Patient())
     engine = LlamaEngine([spec], timing=Timing(load_stall_s=0.2))
