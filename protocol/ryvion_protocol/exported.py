@@ -96,8 +96,8 @@ def read_receipts(data: bytes) -> list[JsonObject]:
 def verify_exported(exported: Mapping[str, object], answer: bytes | None = None) -> Verdict:
     """Check one receipt object, and with `answer` that it is what the receipt is for.
 
-    `answer` is its exact text, or the JSON of the chat completion, of its message or of the list of embeddings, as clients of
-    the endpoint keep it.
+    `answer` is its exact text, or the JSON of the chat completion, of its message, of the text completion, of the response or
+    of the list of embeddings, as clients of the endpoint keep it.
     Raises ReceiptFileUnreadable when it is no RYV1 receipt.
     """
     try:
@@ -143,17 +143,37 @@ def _answer(receipt: Receipt, answer: bytes | None) -> Finding:
 
 
 def _payload_of_message(answer: bytes) -> bytes | None:
-    """What the result hash of a message or of embeddings is over (spec 02); None when these bytes are no such JSON."""
+    """What the result hash of an answer is over (spec 02); None when these bytes are the JSON of none."""
     try:
         match json.loads(answer):
             case {"choices": [{"message": dict(message)}]} | ({"role": "assistant"} as message):
                 calls = [_call_of(call) for call in message.get("tool_calls") or ()]
                 return result_payload(_text(message.get("content")), _text(message.get("reasoning_content")), calls)
+            case {"object": "text_completion", "choices": [{"text": str(text)} as choice]}:
+                return result_payload(text, _text(choice.get("reasoning_content")), [])
+            case {"object": "response", "output": list(items)}:
+                return _payload_of_items(items)
             case {"object": "list", "data": [{"embedding": _}, *_] as embeddings}:
                 return b"".join(_values_of(item) for item in embeddings)
-    except (ValueError, RecursionError, TypeError, OverflowError, struct.error):
+    except (ValueError, LookupError, RecursionError, TypeError, OverflowError, struct.error):
         return None
     return None
+
+
+def _payload_of_items(items: list[object]) -> bytes:
+    """The same of a response's output items, whose texts follow each other."""
+    said = {"output_text": "", "reasoning_text": ""}
+    calls: list[ToolCall] = []
+    for item in items:
+        match item:
+            case {"type": "function_call", "call_id": str(call_id), "name": str(name), "arguments": str(arguments)}:
+                calls.append(ToolCall(call_id, name, arguments))
+            case {"type": "message" | "reasoning", "content": list(parts)}:
+                for part in parts:
+                    said[part["type"]] += _text(part["text"])
+            case _:
+                raise ValueError("not an item of an answer")
+    return result_payload(said["output_text"], said["reasoning_text"], calls)
 
 
 def _values_of(item: object) -> bytes:

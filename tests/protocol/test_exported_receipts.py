@@ -232,6 +232,31 @@ def test_an_answer_with_calls_is_read_from_the_message_that_clients_keep(whole: 
         assert verify_exported(make_export(receipt), saved({"role": "assistant", "content": text})).valid
 
 
+def test_the_answers_of_the_other_endpoints_are_read_too() -> None:
+    """R-02-13."""
+    export = make_export(make_receipt(payload=result_payload("It is.", "A place is named.", [CALL])))
+    items: list[dict[str, Any]] = [
+        {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "A place is named."}]},
+        {"type": "message", "content": [{"type": "output_text", "text": "It "}]},
+        {"type": "function_call", "call_id": CALL.id, "name": CALL.name, "arguments": CALL.arguments},
+        {"type": "message", "content": [{"type": "output_text", "text": "is."}]},
+    ]
+
+    def saved(*output: dict[str, Any]) -> bytes:
+        return json.dumps({"object": "response", "output": output}).encode()
+
+    assert verify_exported(export, saved(*items)).valid
+    assert failed(verify_exported(export, saved(*items[1:]))) == ["answer"]
+    assert failed(verify_exported(export, saved(*items, {"type": "web_search_call"}))) == ["answer"]
+    for reasoning in ({}, {"reasoning_content": "Hm."}):
+        receipt = make_receipt(payload=result_payload("It is.", "".join(reasoning.values()), []))
+        choice = {"text": "It is.", "index": 0} | reasoning
+        completion = {"object": "text_completion", "choices": [choice]}
+        assert verify_exported(make_export(receipt), json.dumps(completion).encode()).valid
+        completion["choices"] = [choice | {"text": "It was."}]
+        assert failed(verify_exported(make_export(receipt), json.dumps(completion).encode())) == ["answer"]
+
+
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3)))
 def test_any_json_as_an_answer_is_compared_and_nothing_worse(value: object) -> None:
     for parts in (
@@ -239,5 +264,6 @@ def test_any_json_as_an_answer_is_compared_and_nothing_worse(value: object) -> N
         {"tool_calls": value},
         {"tool_calls": [{"id": value, "function": {"name": "f", "arguments": ""}}]},
     ):
-        for answer in (value, {"role": "assistant"} | parts, {"choices": [{"message": parts}]}):
+        items = {"object": "response", "output": [{"type": "message", "content": value}, value]}
+        for answer in (value, {"role": "assistant"} | parts, {"choices": [{"message": parts}]}, items):
             assert failed(verify_exported(make_export(), json.dumps(answer).encode())) == ["answer"]

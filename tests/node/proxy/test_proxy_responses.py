@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from ryvion_node.market.fake import Hold, Script, calls, says
 from ryvion_node.market.interface import MarketError, Piece
 from ryvion_node.proxy.settings import Settings
+from ryvion_protocol.exported import read_receipts, verify_exported
 from ryvion_protocol.messages import Alternative, TokenLogprob
 
 pytestmark = [
@@ -195,6 +196,18 @@ async def test_logprobs_stand_with_the_text_of_the_answer_only() -> None:
     assert message["content"][0]["logprobs"] == delta["logprobs"]
     Response.model_validate(whole)
     assert whole["output"][1]["content"] == message["content"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_receipt_is_for_the_response_that_the_client_keeps(stream: bool) -> None:
+    async with serving({"echo": ALL}) as endpoint:
+        reply = await ask(endpoint, tools=[WEATHER], stream=stream)
+    response = events_of(reply)[-1]["response"] if stream else reply.json()
+    (receipt,) = read_receipts(json.dumps(response["ryvion"]).encode())
+    findings = {
+        finding.name: finding.outcome for finding in verify_exported(receipt, json.dumps(response).encode()).findings
+    }
+    assert (findings["signature"], findings["answer"]) == ("passed", "passed")
 
 
 async def test_silence_is_filled() -> None:

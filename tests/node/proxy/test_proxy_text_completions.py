@@ -14,6 +14,7 @@ from proxy_harness import Endpoint, Reply, serving
 from ryvion_node.market.fake import Hold, Script, says
 from ryvion_node.market.interface import MarketError, Piece
 from ryvion_node.proxy.text_completions import INSTRUCTION
+from ryvion_protocol.exported import read_receipts, verify_exported
 from ryvion_protocol.messages import Alternative, TokenLogprob
 
 pytestmark = [
@@ -118,6 +119,14 @@ async def test_logprobs_of_the_chosen_tokens_only() -> None:
         reply = await _ask(endpoint, logprobs=0)
     assert endpoint.market.orders[0].logprobs == 0
     assert reply.json()["choices"][0]["logprobs"]["top_logprobs"] == [{"a": -5e-06}]
+
+
+async def test_the_receipt_is_for_the_text_that_the_client_keeps() -> None:
+    async with serving({"echo": Script((Piece(reasoning="hm"), Piece("a"), Piece("b")))}) as endpoint:
+        reply = await _ask(endpoint)
+    (receipt,) = read_receipts(json.dumps(reply.json()["ryvion"]).encode())
+    findings = {finding.name: finding.outcome for finding in verify_exported(receipt, reply.body).findings}
+    assert (findings["signature"], findings["answer"]) == ("passed", "passed")
 
 
 async def test_thoughts_stand_beside_the_text() -> None:
