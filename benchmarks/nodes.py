@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ryvion_node.cli.demo.network import DemoNode, NodePlan, stop_all
 from ryvion_node.cli.offers import fetch_offers
-from ryvion_node.keys import KeyStore
+from ryvion_node.keys import WITHOUT_LIMIT, KeyStore
 from ryvion_node.paths import resolve_paths
 
 OFFER_TIMEOUT_S = 30.0
@@ -43,7 +43,7 @@ def running_market(folder: Path, serve: str, slots: int) -> Iterator[BenchNode]:
         home = folder / "buyer"
         buyer = DemoNode(NodePlan("buyer", "buys", ("--proxy", "--proxy-port", "0")), home, seller.address)
         nodes.append(buyer)
-        _, token = KeyStore(resolve_paths(home).keys_file).create("benchmark", "buyer")
+        _, token = KeyStore(resolve_paths(home).keys_file).create("benchmark", "buyer", limits=WITHOUT_LIMIT)
         buyer.wait_until_ready()
         _wait_for_offer(buyer)
         yield BenchNode(str(buyer.ready["endpoint"]), token)
