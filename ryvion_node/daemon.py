@@ -52,6 +52,7 @@ from ryvion_node.market.warmup import Warmup
 from ryvion_node.models.catalogue import catalogue
 from ryvion_node.p2p.interface import Network
 from ryvion_node.paths import Paths, make_private_folder, replace_private_file
+from ryvion_node.proxy.metrics import Metrics
 from ryvion_node.proxy.server import ProxyServer
 from ryvion_node.proxy.settings import Settings
 from ryvion_node.proxy.vault import FolderVault
@@ -128,15 +129,16 @@ async def serve_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeR
         await ledger.abandon_unfinished()
         await foundations.start(network.run)
         async with trio.open_nursery() as services:
+            metrics = Metrics()
             book = OfferBook(config.node.network)
             feed = OfferFeed(network, config.node.network, book, _now_ms)
             await services.start(feed.run)
             models: tuple[EngineModel, ...] = ()
             if config.executor.enabled:
-                models = await _start_selling(services, config, paths, identity, network, feed, ledger)
+                models = await _start_selling(services, config, paths, identity, network, feed, ledger, metrics)
             url: str | None = None
             if config.proxy.enabled:
-                url = await _start_buying(services, config, paths, identity, network, book, ledger)
+                url = await _start_buying(services, config, paths, identity, network, book, ledger, metrics)
             here = network.snapshot()
             on_ready(
                 NodeReady(
@@ -169,6 +171,7 @@ async def _start_selling(
     network: Network,
     feed: OfferFeed,
     ledger: Ledger,
+    metrics: Metrics,
 ) -> tuple[EngineModel, ...]:
     """Load the models, then quote, then announce. Returns the models."""
     engine, hardware = await _start_engines(services, config, paths)
@@ -184,6 +187,7 @@ async def _start_selling(
         location=as_label(config.node.location),
         network=config.node.network,
         clock_ms=_now_ms,
+        tally=metrics,
     )
 
     def shop(models: tuple[EngineModel, ...]) -> Shop:
@@ -198,6 +202,7 @@ async def _start_selling(
 
     availability = await _watch_owner(services, config, engine)
     seller = Seller(workshop, shop, config.executor.max_queue, lambda: availability.paused)
+    metrics.watch_slots(seller.load)
     network.serve(MARKET_PROTOCOL, seller.serve)
     advert = Advert(
         network=config.node.network,
@@ -275,6 +280,7 @@ async def _start_buying(
     network: Network,
     book: OfferBook,
     ledger: Ledger,
+    metrics: Metrics,
 ) -> str:
     """Start the meter, the buyer and the local endpoint. Returns the endpoint's URL."""
     counter = VocabCounter(await trio.to_thread.run_sync(Library(paths).tokenizers, config))
@@ -285,6 +291,7 @@ async def _start_buying(
         counter=counter,
         clock_ms=_now_ms,
         first_token_timeout_s=config.requester.first_token_timeout_s,
+        tally=metrics,
     )
     buyer = Buyer(
         network,
@@ -308,7 +315,7 @@ async def _start_buying(
         default_max_completion_tokens=config.proxy.default_max_completion_tokens,
         keep_alive_s=config.proxy.keep_alive_s,
     )
-    server = ProxyServer(buyer, keys, LedgerReceipts(ledger), settings, FolderVault(paths.answers_folder))
+    server = ProxyServer(buyer, keys, LedgerReceipts(ledger), settings, FolderVault(paths.answers_folder), metrics)
     url: str = await services.start(server.run)
     replace_private_file(paths.control_file, json.dumps({"url": url, "token": token}).encode())
     return url

@@ -14,11 +14,13 @@ from starlette.routing import Route
 from ryvion_node.market.interface import Market
 from ryvion_node.proxy.access import Keys
 from ryvion_node.proxy.chat import ChatCompletions
+from ryvion_node.proxy.counting import CountedMarket, RequestCounter
 from ryvion_node.proxy.endpoints import Health, Models, Receipts
 from ryvion_node.proxy.errors import ApiError, Headers
 from ryvion_node.proxy.gateway import Gateway
 from ryvion_node.proxy.idempotency import Idempotency
 from ryvion_node.proxy.market_view import JobRoute, OffersView, RouteView
+from ryvion_node.proxy.metrics import Metrics, MetricsView
 from ryvion_node.proxy.policy import Policy
 from ryvion_node.proxy.receipts import ReceiptStore
 from ryvion_node.proxy.responses import Responses
@@ -29,28 +31,38 @@ from ryvion_node.proxy.vault import Vault
 
 
 def create_app(
-    market: Market, keys: Keys, receipts: ReceiptStore, settings: Settings, vault: Vault, ports: Iterable[int]
+    market: Market,
+    keys: Keys,
+    receipts: ReceiptStore,
+    settings: Settings,
+    vault: Vault,
+    metrics: Metrics,
+    ports: Iterable[int],
 ) -> Starlette:
     """The application as served on `ports`; it needs trio, and no lifespan."""
+    market = CountedMarket(market, metrics)
     hosts = frozenset(f"{host.lower()}:{port}" for host in settings.allowed_hosts for port in ports)
     policy = Policy(hosts, frozenset(settings.allowed_origins))
     till = Till(keys, settings, Idempotency(vault, receipts))
     models, stored = Models(market, keys), Receipts(receipts, keys)
+    routes = [
+        Route("/v1/chat/completions", ChatCompletions(market, till, settings), methods=["POST"]),
+        Route("/v1/completions", TextCompletions(market, till, settings), methods=["POST"]),
+        Route("/v1/responses", Responses(market, till, settings), methods=["POST"]),
+        Route("/v1/models", models, methods=["GET"]),
+        Route("/v1/models/{model:path}", models, methods=["GET"]),
+        Route("/api/v1/offers", OffersView(market, keys), methods=["GET"]),
+        Route("/api/v1/route", RouteView(market, keys), methods=["POST"]),
+        Route("/api/v1/receipts", stored, methods=["GET"]),
+        Route("/api/v1/receipts/{cid}", stored, methods=["GET"]),
+        Route("/api/v1/jobs/{job_id}/route", JobRoute(market, keys), methods=["GET"]),
+        Route("/health", Health(), methods=["GET"]),
+        Route("/metrics", MetricsView(metrics, keys), methods=["GET"]),
+    ]
+    paths: dict[object, str] = {route.endpoint: route.path for route in reversed(routes)}
     app = Starlette(
-        routes=[
-            Route("/v1/chat/completions", ChatCompletions(market, till, settings), methods=["POST"]),
-            Route("/v1/completions", TextCompletions(market, till, settings), methods=["POST"]),
-            Route("/v1/responses", Responses(market, till, settings), methods=["POST"]),
-            Route("/v1/models", models, methods=["GET"]),
-            Route("/v1/models/{model:path}", models, methods=["GET"]),
-            Route("/api/v1/offers", OffersView(market, keys), methods=["GET"]),
-            Route("/api/v1/route", RouteView(market, keys), methods=["POST"]),
-            Route("/api/v1/receipts", stored, methods=["GET"]),
-            Route("/api/v1/receipts/{cid}", stored, methods=["GET"]),
-            Route("/api/v1/jobs/{job_id}/route", JobRoute(market, keys), methods=["GET"]),
-            Route("/health", Health(), methods=["GET"]),
-        ],
-        middleware=[Middleware(Gateway, policy=policy)],
+        routes=routes,
+        middleware=[Middleware(RequestCounter, metrics=metrics, paths=paths), Middleware(Gateway, policy=policy)],
         exception_handlers={HTTPException: _no_route},
     )
     app.router.redirect_slashes = False
