@@ -193,3 +193,29 @@ def test_scripted_engine_is_refused_where_nobody_said_it_is_a_test(
     assert refused.returncode == 64
     assert f"{VARIABLE}=1" in refused.stderr
     assert refused.stdout == ""
+
+
+def test_metrics_show_both_sides_of_the_market(scripted: LiveMarket, client: openai.OpenAI) -> None:
+    def bought() -> dict[str, float]:
+        root = str(client.base_url).removesuffix("/v1/")
+        text = client.get(f"{root}/metrics", cast_to=str)
+        lines = [line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#")]
+        return {name: float(value) for name, _, value in lines}
+
+    before = bought()
+    ask(client, "mock-echo")
+    with pytest.raises(openai.InternalServerError):
+        ask(client, "mock-503")
+    after = bought()
+
+    def rose(name: str) -> float:
+        return after.get(name, 0.0) - before.get(name, 0.0)
+
+    assert rose("ryvion_auctions_total") >= 2
+    assert rose('ryvion_auction_winners_total{jurisdiction="DE"}') == 1
+    assert rose('ryvion_receipts_total{result="accepted"}') == 1
+    assert rose('ryvion_tokens_total{kind="completion",side="bought"}') == len(WORDS.split())
+    assert rose("ryvion_spent_microcredits_total") > 0
+    assert rose('ryvion_errors_total{code="no_capacity"}') == 1
+    assert rose('ryvion_jobs_broken_total{code="busy"}') == 1
+    assert after["ryvion_requests_inflight"] == 0
