@@ -15,13 +15,13 @@ def table(results: dict[str, Any]) -> str:
     server = results["server"]
     lines = [
         f"| jobs at once | ours, tokens/s | {server} | one at a time | over {server} | over one at a time "
-        f"| ms per token, p50 / p95 | {server}, p50 / p95 |",
+        f"| ms per token, p95 of gaps | {server} |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for size, parts in results["details"].items():
         speeds = [f"{parts[name]['tokens_per_s']:.0f}" for name in NAMES]
         ratios = [f"{results[f'vs_server_{size}']:.2f}", f"{results[f'vs_serial_{size}']:.2f}"]
-        latency = [f"{parts[name]['latency_ms_p50']} / {parts[name]['latency_ms_p95']}" for name in ("ours", "server")]
+        latency = [f"{parts[name]['token_ms_p50']}, {parts[name]['gap_ms_p95']}" for name in ("ours", "server")]
         lines.append(f"| {' | '.join([size, *speeds, *ratios, *latency])} |")
     lines.append("")
     lines.append(f"Other programs took at most {results['busy_elsewhere']:.0%} of the processors in these rounds.")
