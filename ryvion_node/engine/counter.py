@@ -40,7 +40,11 @@ class VocabCounter:
 
     async def count_texts(self, digest: bytes, texts: Sequence[str]) -> int:
         plain = tuple(map(plain_text, texts))
-        return await self._count(digest, lambda number: CountTexts(number, plain))
+        return await self._count(digest, lambda number: CountTexts(number, plain, False))
+
+    async def count_embedded(self, digest: bytes, texts: Sequence[str]) -> int:
+        plain = tuple(map(plain_text, texts))
+        return await self._count(digest, lambda number: CountTexts(number, plain, True))
 
     async def _count(self, digest: bytes, make: Callable[[int], CountPrompt | CountTexts]) -> int:
         if self._nursery is None:

@@ -5,8 +5,11 @@ A token is a word with the white space before it, so counts can be read off a te
 
 from __future__ import annotations
 
+import math
 import re
+import struct
 import typing
+import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -78,6 +81,10 @@ class FakeEngine:
         self._script = script or echo
         self.requests: list[GenerationRequest] = []
         """Every job so far, in order of arrival."""
+        self.embedded: list[tuple[str, ...]] = []
+        """Every lot of texts so far."""
+        self.embed_s = 0.0
+        """Time that a lot takes."""
         self.cancelled = 0
         """Jobs left before their last event."""
         self.counts = True
@@ -129,8 +136,16 @@ class FakeEngine:
         return tuple(TokenScore(margin=0.0, logprob=0.0, rank=0) for _ in request.tokens)
 
     async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
-        self._model(model)
-        raise EngineError("unsupported", f"{model} is no embedding model")
+        known = self._model(model)
+        await trio.lowlevel.checkpoint()
+        if known.kind != "embedding":
+            raise EngineError("unsupported", f"{model} is no embedding model")
+        self.embedded.append(tuple(texts))
+        await trio.sleep(self.embed_s)
+        if any(count_embedded(text) > known.context_tokens for text in texts):
+            raise EngineError("context_overflow", f"a text is longer than {known.context_tokens} tokens")
+        vectors = tuple(fake_vector(text, known.dimensions) for text in texts)
+        return Embeddings(vectors, tuple(map(count_embedded, texts)))
 
     def _model(self, name: str) -> EngineModel:
         try:
@@ -159,6 +174,11 @@ class FakeCounter:
         await trio.lowlevel.checkpoint()
         return sum(map(count_words, texts)) + self._extra
 
+    async def count_embedded(self, digest: bytes, texts: Sequence[str]) -> int:
+        self._check(digest)
+        await trio.lowlevel.checkpoint()
+        return sum(map(count_embedded, texts)) + self._extra
+
     def _check(self, digest: bytes) -> None:
         if digest not in self._digests:
             raise EngineError("model_unknown", f"no tokenizer for {digest.hex()[:12]}")
@@ -172,6 +192,17 @@ def words(text: str) -> tuple[str, ...]:
 def count_words(text: str) -> int:
     """Canonical count of a text."""
     return len(words(text))
+
+
+def count_embedded(text: str) -> int:
+    """Tokens of a text that is embedded: a mark at each end."""
+    return count_words(text) + 2
+
+
+def fake_vector(text: str, dimensions: int) -> bytes:
+    """A unit vector of its own for each text, all in one plane."""
+    angle = zlib.crc32(text.encode()) / 2**32
+    return struct.pack(f"<{dimensions}f", math.cos(angle), math.sin(angle), *[0.0] * (dimensions - 2))
 
 
 def count_turns(turns: Sequence[Turn], tools: ToolUse = NO_TOOLS) -> int:

@@ -118,7 +118,7 @@ class LlamaEngine:
 
     async def count_texts(self, model: str, texts: Sequence[str]) -> int:
         plain = tuple(map(plain_text, texts))
-        return await self._count(model, lambda number: CountTexts(number, plain))
+        return await self._count(model, lambda number: CountTexts(number, plain, False))
 
     async def score(self, request: ScoringRequest) -> tuple[TokenScore, ...]:
         async with self._find(request.model).worker() as worker:

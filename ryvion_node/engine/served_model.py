@@ -307,7 +307,7 @@ class ServedModel:
 def features_of(kind: Literal["chat", "embedding"], *, overridden: bool) -> tuple[Feature, ...]:
     """What a model can do here. Under a template of the owner's own nobody else can count its prompts."""
     if kind == "embedding":
-        return ()
+        return ("counted",)
     return tuple(feature for feature in FEATURES if feature != "counted" or not overridden)
 
 

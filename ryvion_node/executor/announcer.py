@@ -20,7 +20,7 @@ from ryvion_node.executor.constants import (
 from ryvion_node.log import log_event
 from ryvion_protocol.constants import MAX_ADDRESSES_PER_OFFER, MAX_MODELS_PER_OFFER, OFFER_LIFETIME_MS
 from ryvion_protocol.errors import FramingError
-from ryvion_protocol.messages import CHAT, Hardware, ModelOffer, Offer, Withdraw
+from ryvion_protocol.messages import Hardware, ModelOffer, Offer, Withdraw
 from ryvion_protocol.packet import Packet, pack
 from ryvion_protocol.schema import NodeKey
 from ryvion_protocol.signing import SigningIdentity
@@ -50,10 +50,9 @@ def draw_up_offer(
     now_ms: int,
 ) -> Packet | None:
     """The signed Offer as of now, or None with nothing to sell. Its seq is the time, so that it rises across restarts."""
-    sold = [model for model in models if model.kind == CHAT]  # the job stream has no other kind yet
-    for count in range(min(len(sold), MAX_MODELS_PER_OFFER), 0, -1):
+    for count in range(min(len(models), MAX_MODELS_PER_OFFER), 0, -1):
         try:
-            return pack(_offer(advert, identity.public_key, sold[:count], free, addresses, now_ms), identity)
+            return pack(_offer(advert, identity.public_key, models[:count], free, addresses, now_ms), identity)
         except FramingError:  # long names: the models that fit are offered
             continue
     return None

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Literal
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
 
 import trio
 
-from ryvion_node.engine.interface import Ended, EngineError, Piece, PromptRead
-from ryvion_node.executor.coalesce import DeltaBuffer, next_frame_at
+from ryvion_node.engine.interface import EngineError
 from ryvion_node.executor.constants import ACCEPTANCE_TIMEOUT_S, BUSY_RETRY_MS
-from ryvion_node.executor.request import generation_request
 from ryvion_node.executor.workshop import SoldTerms, Workshop
 from ryvion_node.ledger.errors import LedgerError
 from ryvion_node.ledger.records import JobBegun, SoldResult
@@ -31,7 +29,7 @@ from ryvion_protocol.money import cost_microcredits, metering_units
 from ryvion_protocol.packet import Packet, pack
 from ryvion_protocol.receipt import ReceiptFields, issue_receipt
 from ryvion_protocol.schema import as_note
-from ryvion_protocol.transcript import ResultBuilder, Transcript
+from ryvion_protocol.transcript import Transcript
 
 log = logging.getLogger("ryvion.executor.job")
 
@@ -41,8 +39,13 @@ _FAULTS_OF_THE_REQUEST = ("context_overflow", "template_failed", "grammar_invali
 _LATER = ("busy", "rate_limited")
 
 
-class SoldJob:
-    """Runs one job: `generate`, then `settle`. Neither raises for what the requester or the engine does wrong."""
+class SoldJob(ABC):
+    """Runs one job: `generate`, then `settle`. Neither raises for what the requester or the engine does wrong.
+
+    What is made and how it is counted is up to its kind: `SoldChat`, `SoldEmbedding`.
+    """
+
+    _kind: ClassVar[str]
 
     def __init__(self, workshop: Workshop, channel: JobChannel, terms: SoldTerms, turn: trio.CapacityLimiter) -> None:
         self._shop = workshop
@@ -50,15 +53,8 @@ class SoldJob:
         self._terms = terms
         self._turn = turn
         self._transcript = Transcript(terms.job_id)
-        self._result = ResultBuilder()
-        self._buffer = DeltaBuffer()
-        self._wake = trio.Event()
-        self._generated = trio.Event()
         self._scope = trio.CancelScope()
         self._prompt_tokens = 0
-        self._ended: Ended | None = None
-        self._delivered: Ended | None = None
-        """The model's own end, once everything before it was sent."""
         self._failure: EngineError | None = None
         self._ledger_failure: LedgerError | None = None
         self._recorded = trio.Event()
@@ -112,32 +108,14 @@ class SoldJob:
         else:
             self._recorded.set()
 
+    @abstractmethod
     async def _follow_engine(self, nursery: trio.Nursery) -> None:
-        wanted = generation_request(self._terms.offer, self._terms.request)
-        async with self._turn, self._shop.engine.generate(wanted) as events:
-            async for event in events:
-                match event:
-                    case PromptRead():
-                        await self._announce(event)
-                        nursery.start_soon(self._send_deltas)
-                    case Piece():
-                        self._buffer.add(event)
-                        self._wake.set()
-                    case Ended():
-                        if event.prompt_tokens is not None:
-                            self._prompt_tokens = min(event.prompt_tokens, self._terms.offer.max_prompt_tokens)
-                        self._ended = event
-                        self._generated.set()
-                        self._wake.set()
+        """Run the job on the engine and have its results sent; once all of them are, `_scope` is cancelled. Raises
+        EngineError.
+        """
 
-    async def _announce(self, read: PromptRead) -> None:
-        """Say that the job has begun; a prompt that nobody has counted yet is at most what the order allows."""
-        limit = self._terms.offer.max_prompt_tokens
-        if read.is_exact and read.prompt_tokens > limit:
-            message = f"the prompt has {read.prompt_tokens} tokens, the order allows {limit}"
-            raise EngineError("context_overflow", message)
-        self._prompt_tokens = read.prompt_tokens if read.is_exact else 0
-        prompt_tokens = min(read.prompt_tokens, limit)
+    async def _announce(self, prompt_tokens: int, cached_tokens: int = 0) -> None:
+        """Say that the job has begun."""
         started = Started(
             job_id=self._terms.job_id,
             prompt_tokens=prompt_tokens,
@@ -145,33 +123,15 @@ class SoldJob:
             jurisdiction=self._terms.quote.jurisdiction,
             location=self._shop.location,
             started_ms=self._started_ms,
-            cached_tokens=min(read.cached_tokens, prompt_tokens),
+            cached_tokens=min(cached_tokens, prompt_tokens),
         )
         await self._send(pack(started))
 
-    async def _send_deltas(self) -> None:
-        """First text at once, then gathered frames; ends the generating nursery after the last one."""
-        await self._recorded.wait()
-        while True:
-            await self._wake.wait()
-            self._wake = trio.Event()
-            is_last = self._ended is not None  # asked before flushing: more may come while a frame is being sent
-            await self._flush()
-            if is_last:
-                self._delivered = self._ended
-                self._scope.cancel()
-                return
-            with trio.move_on_at(next_frame_at(trio.current_time(), self._turn.borrowed_tokens)):
-                await self._generated.wait()
-
-    async def _flush(self) -> None:
-        for delta in self._buffer.take():
-            packet = pack(delta)
-            if not self._first_token_ms:
-                self._first_token_ms = self._shop.clock_ms()
-            self._transcript.add(packet.raw)
-            self._result.add(delta)
-            await self._send(packet)
+    def _note_result(self, packet: Packet) -> None:
+        """A frame of results is about to be sent."""
+        if not self._first_token_ms:
+            self._first_token_ms = self._shop.clock_ms()
+        self._transcript.add(packet.raw)
 
     async def _send(self, packet: Packet) -> None:
         """Shielded from the job's end: the receipt cannot follow half a frame. The stream bounds how long it takes."""
@@ -208,15 +168,14 @@ class SoldJob:
             await self._fail(exc)
 
     async def _settle(self) -> None:
-        completion = await self._completion_units()
-        units = metering_units(self._prompt_tokens, completion)
-        prompt = self._prompt_tokens
-        reasoning = min(await self._reasoning_units(), completion)
-        finished = pack(Finished(self._finish_reason(), prompt, completion, reasoning))
-        fields = ReceiptFields(self._terms.job_id, self._shop.identity.public_key, self._result.digest, units)
+        report = await self._report()
+        prompt, completion = report.prompt_tokens, report.completion_tokens
+        units = metering_units(prompt, completion, self._kind)
+        finished = pack(report)
+        fields = ReceiptFields(self._terms.job_id, self._shop.identity.public_key, self._result_hash(), units)
         receipt = pack(issue_receipt(fields, self._shop.identity))
         quote = self._terms.quote
-        cost = cost_microcredits(prompt, completion, quote.price_in, quote.price_out)
+        cost = cost_microcredits(prompt, completion, quote.price_in, quote.price_out, self._kind)
         await self._shop.chains.load(self._terms.offer.requester_key)
         previous = self._shop.chains.last(self._terms.offer.requester_key)
         envelope = self._envelope(fields.digest(), prompt, completion, previous)
@@ -245,35 +204,13 @@ class SoldJob:
             if verdict is not None:
                 await self._keep_verdict(verdict, envelope, units, cost)
 
-    async def _completion_units(self) -> int:
-        """Canonical tokens of what was sent, never more than ordered (spec 04, billing)."""
-        if self._delivered is not None:
-            count = self._delivered.completion_tokens
-        else:
-            count = await self._count(self._result.billable_texts())
-        return min(count, self._terms.offer.max_completion_tokens)
+    @abstractmethod
+    async def _report(self) -> Finished:
+        """Reason and units of what was delivered. Raises EngineError."""
 
-    async def _reasoning_units(self) -> int:
-        if self._delivered is not None:
-            return self._delivered.reasoning_tokens
-        return await self._count([self._result.reasoning] if self._result.reasoning else ())
-
-    async def _count(self, texts: Sequence[str]) -> int:
-        """Tokens of what was delivered; what the engine cannot count is not billed."""
-        try:
-            return await self._shop.engine.count_texts(self._terms.offer.model, texts) if texts else 0
-        except EngineError as exc:
-            if exc.code == "unsupported":
-                return 0
-            raise
-
-    def _finish_reason(self) -> str:
-        if self._status == "cancelled":
-            return "cancelled"
-        if self._delivered is None:
-            return "length"  # the order's time was up
-        # An engine that was forced to call a tool may say that it simply stopped.
-        return "tool_calls" if self._delivered.reason == "stop" and self._result.calls else self._delivered.reason
+    @abstractmethod
+    def _result_hash(self) -> bytes:
+        """Over everything that was sent."""
 
     def _envelope(self, receipt_digest: bytes, prompt: int, completion: int, previous: bytes) -> Packet:
         offer = self._terms.offer
@@ -290,7 +227,7 @@ class SoldJob:
             model=offer.model,
             model_digest=offer.digest,
             jurisdiction=self._terms.quote.jurisdiction,
-            chunk_hashes=self._terms.request.chunk_hashes,
+            chunk_hashes=self._terms.chunk_hashes,
             started_ms=self._started_ms,
             first_token_ms=self._first_token_ms,
             finished_ms=self._shop.clock_ms(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ryvion_node.engine.interface import EngineModel
 from ryvion_node.executor.constants import TYPICAL_JOB_TOKENS
 from ryvion_protocol.constants import QUOTE_LIFETIME_MS
-from ryvion_protocol.messages import CHAT, Quote, QuoteRequest, Refusal
+from ryvion_protocol.messages import CHAT, EMBEDDING, Quote, QuoteRequest, Refusal
 from ryvion_protocol.money import cost_microcredits
 from ryvion_protocol.schema import NodeKey, as_note
 
@@ -25,13 +25,14 @@ class Shop:
 
 
 def fitting_model(shop: Shop, request: QuoteRequest) -> EngineModel | None:
-    """The model asked for by name, digest or both; only chat models are sold."""
+    """The model asked for by name, digest or both, when it is of that kind."""
     for model in shop.models:
         named = request.model in ("", model.name)
         if (
             named
             and request.digest in (b"", model.digest)
-            and model.kind == request.kind == CHAT
+            and model.kind == request.kind
+            and request.kind in (CHAT, EMBEDDING)
             and (request.model or request.digest)
         ):
             return model
@@ -49,9 +50,12 @@ def refusal_of(shop: Shop, request: QuoteRequest, model: EngineModel | None) -> 
         return Refusal("feature", as_note(f"this model lacks: {', '.join(lacking)}"), 0)
     if request.jurisdictions and shop.jurisdiction not in request.jurisdictions:
         return Refusal("jurisdiction", f"this node is in {shop.jurisdiction}", 0)
-    if request.prompt_tokens_max + 1 > model.context_tokens:
+    embeds = model.kind == EMBEDDING
+    # Each text of an embedding has the context for itself.
+    if not embeds and request.prompt_tokens_max + 1 > model.context_tokens:
         return Refusal("limits", f"the context holds {model.context_tokens} tokens", 0)
-    least = cost_microcredits(request.prompt_tokens_max, 1, shop.price_in, shop.price_out)
+    completion = 0 if embeds else 1
+    least = cost_microcredits(request.prompt_tokens_max, completion, shop.price_in, shop.price_out, model.kind)
     if request.max_price and least > request.max_price:
         return Refusal("price", f"the prompt alone costs up to {least} micro-credits here", 0)
     return None

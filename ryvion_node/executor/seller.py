@@ -8,7 +8,9 @@ from collections.abc import Callable
 import trio
 
 from ryvion_node.engine.interface import EngineModel
+from ryvion_node.executor.chat import SoldChat
 from ryvion_node.executor.constants import ORDER_GRACE_S, PAUSED_RETRY_MS, REQUEST_TIMEOUT_S, STANDBY_S
+from ryvion_node.executor.embedding import SoldEmbedding
 from ryvion_node.executor.job import SoldJob
 from ryvion_node.executor.quoting import Shop, busy, fitting_model, quote_for, refusal_of
 from ryvion_node.executor.slots import SlotBook
@@ -17,14 +19,17 @@ from ryvion_node.ledger.errors import JobExists, LedgerError
 from ryvion_node.log import log_event
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import Stream, StreamBroken
-from ryvion_protocol.agreement import check_features, check_job_offer, check_job_request
+from ryvion_protocol.agreement import check_features, check_job_offer, check_job_request, check_kind
 from ryvion_protocol.errors import ProtocolError
 from ryvion_protocol.job import job_id_of
-from ryvion_protocol.messages import Cancel, Error, JobOffer, JobRequest, Quote, QuoteRequest, Refusal
+from ryvion_protocol.messages import Cancel, EmbedRequest, Error, JobOffer, JobRequest, Quote, QuoteRequest, Refusal
 from ryvion_protocol.packet import Packet, pack
 from ryvion_protocol.schema import as_note
 
 log = logging.getLogger("ryvion.executor.seller")
+
+
+Ordered = tuple[SoldTerms, JobRequest | EmbedRequest]
 
 
 class Seller:
@@ -102,18 +107,18 @@ class Seller:
             now_ms = self._workshop.clock_ms()
             quote = pack(quote_for(shop, request, asked.hash, model, depth, now_ms), self._workshop.identity)
             await channel.send(quote)
-            terms = await self._await_order(channel, asked, quote)
-            if terms is not None:
+            ordered = await self._await_order(channel, asked, quote)
+            if ordered is not None:
                 self._slots.order(place)
                 turn = self._turns.setdefault(model.name, trio.CapacityLimiter(model.slots))
-                job = SoldJob(self._workshop, channel, terms, turn)
+                job = self._new_job(channel, *ordered, turn)
                 await job.generate()
                 self._slots.release(place)
                 await job.settle()
         finally:
             self._slots.release(place)
 
-    async def _await_order(self, channel: JobChannel, requested: Packet, quote: Packet) -> SoldTerms | None:
+    async def _await_order(self, channel: JobChannel, requested: Packet, quote: Packet) -> Ordered | None:
         assert isinstance(quote.message, Quote)
         held_s = (quote.message.expires_ms - quote.message.issued_ms) / 1000 + ORDER_GRACE_S
         with trio.fail_after(held_s):
@@ -125,12 +130,21 @@ class Seller:
         if isinstance(asked.message, Cancel):
             return None
         offer, request = ordered.message, asked.message
-        if not isinstance(offer, JobOffer) or not isinstance(request, JobRequest):
+        if not isinstance(offer, JobOffer) or not isinstance(request, JobRequest | EmbedRequest):
             return None
         check_job_offer(ordered, quote, requested, channel.peer, self._workshop.clock_ms())
         check_job_request(asked, ordered)
+        check_kind(asked, ordered, requested)
         check_features(asked, ordered, requested)
-        return SoldTerms(job_id_of(ordered), ordered, offer, request, quote, quote.message)
+        terms = SoldTerms(job_id_of(ordered), ordered, offer, request.chunk_hashes, quote, quote.message)
+        return terms, request
+
+    def _new_job(
+        self, channel: JobChannel, terms: SoldTerms, request: JobRequest | EmbedRequest, turn: trio.CapacityLimiter
+    ) -> SoldJob:
+        if isinstance(request, EmbedRequest):
+            return SoldEmbedding(self._workshop, channel, terms, request, turn)
+        return SoldChat(self._workshop, channel, terms, request, turn)
 
 
 async def _tell(channel: JobChannel, error: Error) -> None:

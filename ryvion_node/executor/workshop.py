@@ -9,7 +9,7 @@ from ryvion_node.engine.interface import Engine
 from ryvion_node.executor.constants import MAX_CHAINS
 from ryvion_node.executor.tally import NOBODY, SalesTally
 from ryvion_node.ledger.interface import Ledger
-from ryvion_protocol.messages import Hardware, JobOffer, JobRequest, Quote
+from ryvion_protocol.messages import Hardware, JobOffer, Quote
 from ryvion_protocol.packet import Packet
 from ryvion_protocol.schema import JobId, NodeKey
 from ryvion_protocol.signing import SigningIdentity
@@ -67,6 +67,6 @@ class SoldTerms:
     job_id: JobId
     order: Packet
     offer: JobOffer
-    request: JobRequest
+    chunk_hashes: tuple[bytes, ...]
     quote_packet: Packet
     quote: Quote

@@ -73,7 +73,7 @@ async def test_says_what_it_is() -> None:
     async with running(SPEC) as engine:
         (model,) = engine.models()
         assert (model.kind, model.dimensions, model.context_tokens) == ("embedding", DIMENSIONS, CONTEXT)
-        assert model.features == ()
+        assert model.features == ("counted",)
         assert model.prompt_millitokens_per_s > 0
         assert model.quantisation == "Q8_0"
 

@@ -200,18 +200,30 @@ def test_an_executor_refuses_what_its_model_cannot_do() -> None:
     assert refusal_of(able, question(features=("tools",)), able.models[0]) is None
 
 
-async def test_embedding_models_are_neither_offered_nor_quoted() -> None:
-    assert fitting_model(shop(kind="embedding"), question("embedding")) is None
-    assert fitting_model(shop(kind="embedding"), question()) is None
+async def test_a_model_is_offered_and_quoted_as_the_kind_that_it_is() -> None:
+    vectors, chat = shop(kind="embedding"), shop()
+    assert fitting_model(vectors, question("embedding")) is vectors.models[0]
+    assert fitting_model(vectors, question()) is None
+    assert fitting_model(chat, question("embedding")) is None
+    assert fitting_model(shop(kind="reranking"), question("reranking")) is None
     async with marketplace(SellerPlan(1)) as market:
         seller = market.sellers[0]
         models = (fake_model("vectors", kind="embedding"), *seller.engine.models())
         offer = draw_up_offer(ADVERT, seller.identity, models, seller.seller.free_slots, (), clock_ms())
         assert offer is not None
         assert isinstance(offer.message, Offer)
-        assert [model.name for model in offer.message.models] == ["tiny"]
-        assert offer.message.models[0].features == tuple(sorted(models[1].features))
-        assert draw_up_offer(ADVERT, seller.identity, models[:1], lambda name: 1, (), clock_ms()) is None
+        assert [(model.name, model.kind) for model in offer.message.models] == [
+            ("vectors", "embedding"),
+            ("tiny", "chat"),
+        ]
+        assert offer.message.models[1].features == tuple(sorted(models[1].features))
+
+
+def test_an_embedding_is_quoted_for_its_texts_alone() -> None:
+    """Each text has the context for itself, and the price of completions counts for nothing."""
+    able = shop(kind="embedding", context_tokens=8)
+    asked = question("embedding", prompt_tokens_max=1000, completion_tokens_max=0)
+    assert refusal_of(able, asked, able.models[0]) is None
 
 
 @pytest.mark.parametrize("features", [(), ("json_schema",)])
