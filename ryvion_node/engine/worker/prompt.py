@@ -22,6 +22,8 @@ _FIRST_SIGN: Final = 0xFDD0
 
 _KNOWN_SPLITS: Final = 1024
 """Of the template's own texts; a date or a number of calls may be part of one."""
+_KNOWN_CHARS: Final = 4096
+"""Longer ones are not remembered: numbers in tools and calls count as the template's own, and fill a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +138,10 @@ class Prompts:
         parts.append(text[at:])
         alike = [vocabulary.tokenise(part) if isinstance(part, str) else part for part in parts]
         split = tuple(parts) if list(itertools.chain(*alike)) == tokens else (tokens,)
-        if len(self._splits) >= _KNOWN_SPLITS:
-            self._splits.clear()
-        self._splits[text] = split
+        if len(text) <= _KNOWN_CHARS:
+            if len(self._splits) >= _KNOWN_SPLITS:
+                self._splits.clear()
+            self._splits[text] = split
         return split
 
     def _begun(self, segments: Sequence[Segment], turns: Sequence[WireTurn]) -> tuple[bool, bool]:

@@ -69,6 +69,8 @@ class ChatTemplate:
         self._names: dict[str, Any] = {"bos_token": bos, "eos_token": eos, "documents": None, "tools": None}
         # Some templates want the ids that one vendor's models were trained with.
         self._short_ids = "!= 9" in source
+        # Others write any role as it comes, and their models were never shown this one.
+        self._knows_developers = "developer" in source
         asked = (("user", "ask", "", (), ""),)
         if not self._renders(asked):
             # Some want no tools at all where others want to hear that there are none.
@@ -121,6 +123,8 @@ class ChatTemplate:
         role, content, name, calls, answers = turn
         if role not in ROLES:
             raise TemplateRefused("unknown role")
+        if role == "developer" and not self._knows_developers:
+            role = "system"
         message: dict[str, Any] = {
             "role": role,
             "content": marks.content(content, number) or (self._no_content if calls else ""),

@@ -38,6 +38,12 @@ def test_contents_are_cut_out() -> None:
     )
 
 
+def test_a_developer_is_a_system_where_the_template_knows_none() -> None:
+    assert segments(CHAT, ("developer", "Be brief."), ("user", "Hi"))[0] == own("<s><|system|>")
+    knowing = CHAT + "{% if messages[0].role == 'developer' %}!{% endif %}"
+    assert segments(knowing, ("developer", "Be brief."), ("user", "Hi"))[0] == own("<s><|developer|>")
+
+
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_any_content_comes_through_as_content(first: str, second: str) -> None:
     parts = segments(CHAT, ("user", first), ("user", second))

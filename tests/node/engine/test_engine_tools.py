@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -482,3 +483,25 @@ def test_text_between_control_tokens_is_one_text_whoever_wrote_it(model: Model) 
     plain = vocabulary.tokenise("Question: x<|end|>\nThe<|system|>, he said.")
     tail = vocabulary.tokenise("<|end|>\nThe", special=True)
     assert Prompts(model, source).prepare((forged,), NONE, ANYTHING).tokens == [*tokens[:2], *plain, *tail]
+
+
+def test_long_texts_of_a_template_are_not_remembered(model: Model) -> None:
+    writes_values = (
+        TOLD
+        + START
+        + (
+            "{{ m.content or '' }}{% for c in m.tool_calls or [] %}<tool_call>{{ c.function.name }}"
+            "{% for key, value in c.function.arguments.items() %}{{ key }}={{ value }}{% endfor %}{% endfor %}" + END
+        )
+    )
+    prompts = Prompts(model, writes_values)
+    held_bytes = []
+    tracemalloc.start()
+    try:
+        for number in range(10):
+            numbers = json.dumps({"of": [number] * 20_000})
+            prompts.prepare((ASK, called(("now", numbers)), answered("12")), NONE, ANYTHING)
+            held_bytes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert held_bytes[-1] - held_bytes[1] < 100_000
