@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tracemalloc
 from collections.abc import Sequence
@@ -501,6 +502,7 @@ def test_long_texts_of_a_template_are_not_remembered(model: Model) -> None:
         for number in range(10):
             numbers = json.dumps({"of": [number] * 20_000})
             prompts.prepare((ASK, called(("now", numbers)), answered("12")), NONE, ANYTHING)
+            gc.collect()
             held_bytes.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
