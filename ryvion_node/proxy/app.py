@@ -21,6 +21,7 @@ from ryvion_node.proxy.gateway import Gateway
 from ryvion_node.proxy.idempotency import Idempotency
 from ryvion_node.proxy.market_view import JobRoute, OffersView, RouteView
 from ryvion_node.proxy.metrics import Metrics, MetricsView
+from ryvion_node.proxy.openapi import Description
 from ryvion_node.proxy.policy import Policy
 from ryvion_node.proxy.receipts import ReceiptStore
 from ryvion_node.proxy.responses import Responses
@@ -52,12 +53,13 @@ def create_app(
         Route("/v1/models", models, methods=["GET"]),
         Route("/v1/models/{model:path}", models, methods=["GET"]),
         Route("/api/v1/offers", OffersView(market, keys), methods=["GET"]),
-        Route("/api/v1/route", RouteView(market, keys), methods=["POST"]),
+        Route("/api/v1/route", RouteView(market, till), methods=["POST"]),
         Route("/api/v1/receipts", stored, methods=["GET"]),
         Route("/api/v1/receipts/{cid}", stored, methods=["GET"]),
         Route("/api/v1/jobs/{job_id}/route", JobRoute(market, keys), methods=["GET"]),
         Route("/health", Health(), methods=["GET"]),
         Route("/metrics", MetricsView(metrics, keys), methods=["GET"]),
+        Route("/openapi.json", Description(), methods=["GET"]),
     ]
     paths: dict[object, str] = {route.endpoint: route.path for route in reversed(routes)}
     app = Starlette(
