@@ -155,7 +155,7 @@ def _payload_of_message(answer: bytes) -> bytes | None:
                 return _payload_of_items(items)
             case {"object": "list", "data": [{"embedding": _}, *_] as embeddings}:
                 return b"".join(_values_of(item) for item in embeddings)
-    except (ValueError, LookupError, RecursionError, TypeError, OverflowError, struct.error):
+    except (ValueError, LookupError, AttributeError, RecursionError, TypeError, OverflowError, struct.error):
         return None
     return None
 
@@ -166,8 +166,11 @@ def _payload_of_items(items: list[object]) -> bytes:
     calls: list[ToolCall] = []
     for item in items:
         match item:
-            case {"type": "function_call", "call_id": str(call_id), "name": str(name), "arguments": str(arguments)}:
-                calls.append(ToolCall(call_id, name, arguments))
+            case {"type": "function_call", "call_id": str(call_id), "name": str(name), "arguments": str(given), **rest}:
+                namespace = _text(rest.get("namespace"))
+                calls.append(ToolCall(call_id, f"{namespace}__{name}" if namespace else name, given))
+            case {"type": "message" | "reasoning", "summary": list(parts)} if parts:
+                said["reasoning_text"] += "".join(_text(part["text"]) for part in parts)
             case {"type": "message" | "reasoning", "content": list(parts)}:
                 for part in parts:
                     said[part["type"]] += _text(part["text"])

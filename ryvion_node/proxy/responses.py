@@ -14,7 +14,7 @@ from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.orders import DEFAULT_TEMPERATURE
 from ryvion_node.proxy.requests import ChatRequest
 from ryvion_node.proxy.responses_events import Event, ResponseBuilder
-from ryvion_node.proxy.responses_requests import Reading, parse_responses_request, told
+from ryvion_node.proxy.responses_requests import FunctionTool, Reading, parse_responses_request
 from ryvion_node.proxy.shapes import Strict
 
 
@@ -31,13 +31,13 @@ class ResponseAsked:
 
     def frames(self, answer_id: str, placement: Placement) -> ResponseFrames:
         """A stream's events."""
-        return ResponseFrames(ResponseBuilder(self._head(answer_id, placement)), placement)
+        return ResponseFrames(self._builder(answer_id, placement), placement)
 
     def whole(
         self, answer_id: str, placement: Placement, pieces: Sequence[Piece], outcome: Outcome
     ) -> dict[str, object]:
         """The response that a stream would have ended with, and the decision."""
-        builder = ResponseBuilder(self._head(answer_id, placement))
+        builder = self._builder(answer_id, placement)
         for piece in pieces:
             for _ in builder.piece(piece):
                 pass
@@ -49,7 +49,16 @@ class ResponseAsked:
 
     def told(self, error: ApiError) -> ApiError:
         """By the names of this endpoint."""
-        return told(error, self.reading.turns)
+        return self.reading.told(error)
+
+    def _builder(self, answer_id: str, placement: Placement) -> ResponseBuilder:
+        namespaced = {
+            one.name: (one.namespace.name or "", one.tool.name or "")
+            for one in self.reading.tools
+            if one.namespace is not None
+        }
+        wants_summary = self.reading.request.wants_summary
+        return ResponseBuilder(self._head(answer_id, placement), namespaced, summary=wants_summary)
 
     def _head(self, answer_id: str, placement: Placement) -> dict[str, object]:
         request, chat = self.reading.request, self.chat
@@ -70,12 +79,12 @@ class ResponseAsked:
             "model": placement.model,
             "parallel_tool_calls": request.parallel_tool_calls is not False,
             "previous_response_id": None,
-            "reasoning": {"effort": None, "summary": None},
+            "reasoning": {"effort": None, "summary": request.reasoning.summary if request.reasoning else None},
             "store": False,
             "temperature": DEFAULT_TEMPERATURE if chat.temperature is None else chat.temperature,
             "text": {"format": {"type": "text"} if wanted is None else _plain(wanted)},
             "tool_choice": choice if isinstance(choice, str) else _plain(choice),
-            "tools": [tool.model_dump() for tool in request.tools or []],
+            "tools": [_tool(tool) for tool in request.tools or []],
             "top_logprobs": request.top_logprobs or 0,
             "top_p": 1.0 if chat.top_p is None else chat.top_p,
             "truncation": "disabled",
@@ -137,6 +146,12 @@ def _usage(outcome: Outcome) -> dict[str, object]:
         "output_tokens_details": {"reasoning_tokens": outcome.reasoning_tokens},
         "total_tokens": outcome.prompt_tokens + outcome.completion_tokens,
     }
+
+
+def _tool(tool: FunctionTool) -> dict[str, object]:
+    """As it came; clients want to find some keys in any function."""
+    always: dict[str, object] = {"parameters": None, "strict": None} if tool.type == "function" else {}
+    return always | _plain(tool)
 
 
 def _plain(value: Strict) -> dict[str, object]:

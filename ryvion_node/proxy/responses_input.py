@@ -11,6 +11,8 @@ from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.shapes import Strict
 from ryvion_node.proxy.validation import missing, unsupported
 
+REASONING_PREFIX: Final = "rs_"
+"""Begins the ids of thoughts, in answers of ours as of others."""
 _TEXT_PARTS: Final = frozenset({"input_text", "output_text", "text"})
 
 
@@ -33,10 +35,12 @@ class Item(Strict):
     """A message, a call, the result of one, or thoughts; which keys it has depends on `type`."""
 
     type: str | None = None
+    id: str | None = None
     role: Literal["system", "developer", "user", "assistant"] | None = None
     content: Parts | None = None
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: str | None = None
     output: Parts | None = None
 
@@ -64,13 +68,18 @@ class Turn:
                 {
                     "id": call.call_id,
                     "type": "function",
-                    "function": {"name": call.name, "arguments": call.arguments},
+                    "function": {"name": joined_name(call.namespace, call.name or ""), "arguments": call.arguments},
                 }
                 for _, call in self.calls
             ]
         if self.call_id is not None:
             message["tool_call_id"] = self.call_id
         return message
+
+
+def joined_name(namespace: str | None, name: str) -> str:
+    """A function's name where there are no namespaces."""
+    return f"{namespace}__{name}" if namespace else name
 
 
 def turns_of(instructions: str | None, given: str | list[Item]) -> list[Turn]:
@@ -97,6 +106,8 @@ def turns_of(instructions: str | None, given: str | list[Item]) -> list[Turn]:
                 _required(item, where, "call_id", "output")
                 turns.append(Turn(where, "tool", _text(item.output, f"{where}.output"), call_id=item.call_id))
             case "reasoning":
+                continue
+            case "item_reference" if (item.id or "").startswith(REASONING_PREFIX):
                 continue
             case "item_reference":
                 problem = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, JsonValue, Tag, ValidationError
 from ryvion_node.proxy.constants import MAX_COMPLETION_TOKENS
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.requests import ChatRequest, chat_request
-from ryvion_node.proxy.responses_input import Input, Turn, turns_of
+from ryvion_node.proxy.responses_input import Input, Turn, joined_name, turns_of
 from ryvion_node.proxy.shapes import Strict
 from ryvion_node.proxy.tooling import Schema
 from ryvion_node.proxy.validation import api_error, invalid_value, missing, refuse_not_honoured, unsupported
@@ -39,13 +39,15 @@ NOT_HONOURED: Final[dict[str, tuple[object, ...]]] = {
 
 
 class FunctionTool(Strict):
-    """One of `tools`."""
+    """One of `tools`, or a namespace of some."""
 
     type: str
     name: str | None = None
     description: str | None = None
     parameters: Schema | None = None
     strict: bool | None = None
+    tools: list[FunctionTool] | None = None
+    """Of a namespace."""
 
 
 class AllowedTool(Strict):
@@ -53,6 +55,7 @@ class AllowedTool(Strict):
 
     type: str
     name: str | None = None
+    namespace: str | None = None
 
 
 class Choice(Strict):
@@ -60,6 +63,7 @@ class Choice(Strict):
 
     type: str
     name: str | None = None
+    namespace: str | None = None
     mode: Literal["auto", "required"] | None = None
     tools: list[AllowedTool] | None = None
 
@@ -90,9 +94,12 @@ class TextConfig(Strict):
 
 
 class ReasoningConfig(Strict):
-    """Of its thoughts. They come as they are, so the wish for a summary changes nothing."""
+    """Of its thoughts. They come as they are; who wants a summary gets them in the summary's place."""
 
     effort: str | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+    """The former name of `summary`."""
 
 
 class ResponsesRequest(Strict):
@@ -116,6 +123,36 @@ class ResponsesRequest(Strict):
         """Of the text's tokens."""
         return LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
 
+    @property
+    def wants_summary(self) -> bool:
+        """Of the thoughts."""
+        return self.reasoning is not None and bool(self.reasoning.summary or self.reasoning.generate_summary)
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A tool that the model is shown."""
+
+    where: str
+    """Where the client wrote it, for errors."""
+    tool: FunctionTool
+    namespace: FunctionTool | None = None
+
+    @property
+    def name(self) -> str:
+        """As the model knows it: chats have no namespaces."""
+        return joined_name(self.namespace.name if self.namespace else None, self.tool.name or "")
+
+    def to_chat(self) -> dict[str, object]:
+        """As a chat's tool."""
+        if self.tool.type != "function":
+            return {"type": self.tool.type}
+        if self.tool.name is None:
+            raise missing(f"{self.where}.name")
+        about = [one.description for one in (self.namespace, self.tool) if one is not None and one.description]
+        function = {"name": self.name, "description": "\n".join(about), "parameters": self.tool.parameters}
+        return {"type": "function", "function": function}
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -124,6 +161,11 @@ class Reading:
     request: ResponsesRequest
     chat: ChatRequest
     turns: tuple[Turn, ...]
+    tools: tuple[Offered, ...]
+
+    def told(self, error: ApiError) -> ApiError:
+        """A problem with the chat, by the names that this endpoint has."""
+        return _told(error, self.turns, self.tools)
 
 
 def parse_responses_request(body: bytes) -> Reading:
@@ -140,7 +182,12 @@ def parse_responses_request(body: bytes) -> Reading:
     turns = turns_of(request.instructions, request.input)
     fields = {name: value for name, value in extra.items() if name not in NOT_HONOURED and name not in IGNORED}
     fields["messages"] = [turn.to_chat() for turn in turns]
-    fields |= _tools(request)
+    tools, choice = _tools(request)
+    fields |= {
+        "tools": [tool.to_chat() for tool in tools],
+        "tool_choice": choice,
+        "parallel_tool_calls": request.parallel_tool_calls,
+    }
     if request.max_output_tokens is not None:
         fields["max_completion_tokens"] = request.max_output_tokens
     if request.text is not None and request.text.format is not None:
@@ -150,28 +197,28 @@ def parse_responses_request(body: bytes) -> Reading:
     if request.wants_logprobs:
         fields |= {"logprobs": True, "top_logprobs": request.top_logprobs}
     try:
-        return Reading(request, chat_request(fields), tuple(turns))
+        return Reading(request, chat_request(fields), tuple(turns), tuple(tools))
     except ApiError as error:
-        raise told(error, turns) from None
+        raise _told(error, turns, tools) from None
 
 
-def told(error: ApiError, turns: Sequence[Turn]) -> ApiError:
-    """A problem with the chat, by the names that this endpoint has."""
+def _told(error: ApiError, turns: Sequence[Turn], tools: Sequence[Offered]) -> ApiError:
     if error.param is None:
         return error
     param = _MESSAGE.sub(lambda found: _where(found, turns), error.param)
+    param = _TOOL.sub(lambda found: tools[int(found[1])].where, param)
     for pattern, name in _NAMES:
         param = pattern.sub(name, param)
     return error.at(param)
 
 
 _MESSAGE: Final = re.compile(r"^messages\[(\d+)\](?:\.tool_calls\[(\d+)\](?:\.function)?(\.id)?)?")
+_TOOL: Final = re.compile(r"^tools\[(\d+)\](?:\.function\b)?")
 _NAMES: Final = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
         (r"^messages\b", "input"),
         (r"\.tool_call_id$", ".call_id"),
-        (r"^(tools\[\d+\])\.function\b", r"\1"),
         (r"^tool_choice\.function\b", "tool_choice"),
         (r"^response_format(?:\.json_schema)?\b", "text.format"),
         (r"^max_completion_tokens$", "max_output_tokens"),
@@ -188,44 +235,31 @@ def _where(found: re.Match[str], turns: Sequence[Turn]) -> str:
     return turn.calls[int(found[2])][0] + (".call_id" if found[3] else "")
 
 
-def _tools(request: ResponsesRequest) -> dict[str, object]:
-    """The tools and the choice among them, as a chat has them."""
-    tools = list(request.tools or [])
-    choice: object = request.tool_choice
-    if isinstance(request.tool_choice, Choice):
-        if request.tool_choice.type == "allowed_tools":
-            tools = _allowed(tools, request.tool_choice)
-            choice = request.tool_choice.mode or "auto"
-        else:
-            choice = _named(request.tool_choice)
-    return {
-        "tools": [_tool(tool, index) for index, tool in enumerate(tools)],
-        "tool_choice": choice,
-        "parallel_tool_calls": request.parallel_tool_calls,
-    }
-
-
-def _named(choice: Choice) -> dict[str, object]:
-    if choice.name is None:
-        return {"type": choice.type}
-    return {"type": choice.type, "function": {"name": choice.name}}
-
-
-def _tool(tool: FunctionTool, index: int) -> dict[str, object]:
-    if tool.type != "function":
-        return {"type": tool.type}
-    if tool.name is None:
-        raise missing(f"tools[{index}].name")
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return {"type": "function", "function": function}
-
-
-def _allowed(tools: list[FunctionTool], choice: Choice) -> list[FunctionTool]:
-    names = {one.name for one in choice.tools or []}
-    unknown = names - {tool.name for tool in tools}
-    if unknown or not names:
+def _tools(request: ResponsesRequest) -> tuple[list[Offered], object]:
+    """The tools and the choice among them, as a chat has it."""
+    tools = list(_offered(request.tools or []))
+    choice = request.tool_choice
+    if not isinstance(choice, Choice):
+        return tools, choice
+    if choice.type != "allowed_tools":
+        named = {} if choice.name is None else {"function": {"name": joined_name(choice.namespace, choice.name)}}
+        return tools, {"type": choice.type} | named
+    names = {joined_name(one.namespace, one.name or "") for one in choice.tools or []}
+    if not names or names - {tool.name for tool in tools}:
         raise invalid_value("tool_choice.tools", "must name some of the tools")
-    return [tool for tool in tools if tool.name in names]
+    return [tool for tool in tools if tool.name in names], choice.mode or "auto"
+
+
+def _offered(tools: list[FunctionTool]) -> Iterator[Offered]:
+    for index, tool in enumerate(tools):
+        where = f"tools[{index}]"
+        if tool.type != "namespace":
+            yield Offered(where, tool)
+            continue
+        if not tool.name:
+            raise missing(f"{where}.name")
+        for inner, part in enumerate(tool.tools or []):
+            yield Offered(f"{where}.tools[{inner}]", part, tool)
 
 
 def _format(wanted: TextFormat) -> dict[str, object]:

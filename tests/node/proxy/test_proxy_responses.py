@@ -198,10 +198,65 @@ async def test_logprobs_stand_with_the_text_of_the_answer_only() -> None:
     assert whole["output"][1]["content"] == message["content"]
 
 
+async def test_who_wants_a_summary_gets_the_thoughts_as_one() -> None:
+    async with serving({"echo": Script((Piece(reasoning="h"), Piece(reasoning="m"), Piece("a")))}) as endpoint:
+        events = events_of(await ask(endpoint, stream=True, reasoning={"summary": "auto"}))
+    reasoning = [event for event in events if event["type"].startswith("response.reasoning_")]
+    assert [event["type"].removeprefix("response.reasoning_summary_") for event in reasoning] == [
+        "part.added",
+        "text.delta",
+        "text.delta",
+        "text.done",
+        "part.done",
+    ]
+    assert {event["summary_index"] for event in reasoning} == {0}
+    item = events[-1]["response"]["output"][0]
+    assert (item["type"], item["summary"]) == ("reasoning", [{"type": "summary_text", "text": "hm"}])
+    assert events[-1]["response"]["reasoning"]["summary"] == "auto"
+
+
+AGENTS: Any = {
+    "type": "namespace",
+    "name": "agents",
+    "description": "Tools for agents.",
+    "tools": [{"type": "function", "name": "close", "description": "Closes one.", "parameters": {"type": "object"}}],
+}
+
+
+async def test_functions_in_namespaces_are_called_by_joined_names() -> None:
+    script = Script(calls("agents__close", "{}"), finish_reason="tool_calls")
+    items = [
+        {"role": "user", "content": "hi"},
+        {"type": "function_call", "call_id": "1", "namespace": "agents", "name": "close", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "1", "output": "ok"},
+    ]
+    async with serving({"echo": script}) as endpoint:
+        reply = await ask(endpoint, input=items, tools=[WEATHER, AGENTS], stream=True)
+        named = await ask(
+            endpoint,
+            tools=[WEATHER, AGENTS],
+            tool_choice={"type": "function", "namespace": "agents", "name": "close"},
+        )
+    events = events_of(reply)
+    order = endpoint.market.orders[0]
+    assert [tool.name for tool in order.tools.tools] == ["weather", "agents__close"]
+    assert order.tools.tools[1].description == "Tools for agents.\nCloses one."
+    assert order.messages[1].tool_calls[0].name == "agents__close"
+    assert endpoint.market.orders[1].tools.name == "agents__close"
+    item = events[-1]["response"]["output"][0]
+    assert (item["namespace"], item["name"], item["call_id"]) == ("agents", "close", "call_0")
+    assert events[-1]["response"]["tools"][1] == AGENTS
+    assert named.status == 200
+    (receipt,) = read_receipts(json.dumps(events[-1]["response"]["ryvion"]).encode())
+    answer = json.dumps(events[-1]["response"]).encode()
+    assert [f.outcome for f in verify_exported(receipt, answer).findings if f.name == "answer"] == ["passed"]
+
+
 @pytest.mark.parametrize("stream", [True, False])
-async def test_the_receipt_is_for_the_response_that_the_client_keeps(stream: bool) -> None:
+@pytest.mark.parametrize("summary", [None, "auto"])
+async def test_the_receipt_is_for_the_response_that_the_client_keeps(stream: bool, summary: str | None) -> None:
     async with serving({"echo": ALL}) as endpoint:
-        reply = await ask(endpoint, tools=[WEATHER], stream=stream)
+        reply = await ask(endpoint, tools=[WEATHER], stream=stream, reasoning={"summary": summary})
     response = events_of(reply)[-1]["response"] if stream else reply.json()
     (receipt,) = read_receipts(json.dumps(response["ryvion"]).encode())
     findings = {
@@ -339,6 +394,7 @@ async def test_content_parts_roles_and_calls_in_a_row() -> None:
         {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "a"}]},
         {"role": "user", "content": [{"type": "input_text", "text": "b"}, {"type": "input_text", "text": "c"}]},
         {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
+        {"type": "item_reference", "id": "rs_2"},
         {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}", "id": "fc_1", "status": "completed"},
         {"type": "function_call", "call_id": "2", "name": "f", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "1", "output": [{"type": "input_text", "text": "x"}]},
@@ -406,6 +462,9 @@ CALL = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
         ({"tools": [{"type": "custom", "name": "f"}]}, "unsupported_parameter", "tools[0].type"),
         ({"tools": [{"type": "function"}]}, "missing_required_parameter", "tools[0].name"),
         ({"tools": [WEATHER, WEATHER]}, "invalid_value", "tools[1].name"),
+        ({"tools": [AGENTS | {"name": None}]}, "missing_required_parameter", "tools[0].name"),
+        ({"tools": [AGENTS | {"tools": [{"type": "custom"}]}]}, "unsupported_parameter", "tools[0].tools[0].type"),
+        ({"tools": [WEATHER, AGENTS, AGENTS]}, "invalid_value", "tools[2].tools[0].name"),
         ({"tools": [WEATHER | {"name": "a b"}]}, "invalid_value", "tools[0].name"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "name": "x"}}, "invalid_value", "tool_choice.name"),
         ({"tools": [WEATHER], "tool_choice": {"type": "web_search"}}, "unsupported_parameter", "tool_choice.type"),
