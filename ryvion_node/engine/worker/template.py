@@ -86,6 +86,9 @@ class ChatTemplate:
             self.shows_tools = self._can_show_tools()
         self.shows_system = "rule" in self._renders((("system", "rule", "", (), ""), ("user", "ask", "", (), "")))
         """Has it a place for a system message?"""
+        if not self.shows_system and not self._renders(asked):
+            # It takes no question at all: its owner hears why now, rather than each buyer with every job.
+            self.segments(asked)
 
     def segments(self, turns: Sequence[WireTurn], offer: Offer = NO_OFFER) -> tuple[Segment, ...]:
         """The prompt for these turns, in order. Raises TemplateRefused."""

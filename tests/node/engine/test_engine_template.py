@@ -115,10 +115,31 @@ def test_refusals_have_reasons(template: str, reason: str) -> None:
         segments(template, ("user", "hello"))
 
 
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (CHAT.replace("m.content", "m.content | upper"), "drops or alters"),
+        (CHAT.replace("m.content", "m.text"), "drops or alters"),
+        ("{{ messages.append }}", "."),
+        ("{{ raise_exception('never') }}", "never"),
+    ],
+)
+def test_a_template_that_takes_no_question_is_no_template(template: str, reason: str) -> None:
+    with pytest.raises(TemplateRefused, match=reason):
+        ChatTemplate(template, bos="<s>", eos="</s>")
+
+
+def test_a_template_may_insist_on_a_system_message() -> None:
+    strict = "{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}{% endif %}" + CHAT
+    assert segments(strict, ("system", "Be brief."), ("user", "Hi"))
+    with pytest.raises(TemplateRefused, match="system first"):
+        segments(strict, ("user", "Hi"))
+
+
 def test_what_templates_of_the_field_expect() -> None:
     template = (
         "{%- if tools is none %}{{ strftime_now('%Y')[:2] }}{% endif %}"
-        "{%- for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m.content }}{% endfor -%}"
+        "{%- for m in messages %}{% if loop.first and not loop.last %}{% continue %}{% endif %}{{ m.content }}{% endfor -%}"
         "{{ {'a': '\u00e9'} | tojson }}{{ eos_token }}"
     )
     with pytest.raises(TemplateRefused, match="drops"):
