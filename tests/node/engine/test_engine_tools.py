@@ -415,6 +415,14 @@ def test_parameters_that_are_no_schema_are_refused_when_they_matter(
         grammars.compile(_prompts(model, "hermes").prepare((ASK,), tools, ANYTHING).output)
 
 
+@pytest.mark.parametrize("schema", ["", "{}", '{"type": "object", "properties": {}}'])
+def test_a_function_without_parameters_is_called_with_none(model: Model, grammars: Grammars, schema: str) -> None:
+    tools: WireTools = ((("x", "", schema),), "required", "", True)
+    required = _prompts(model, "hermes").prepare((ASK,), tools, ANYTHING)
+    assert accepts(grammars, model, required, written("hermes", "x", "{}"))
+    assert not accepts(grammars, model, required, written("hermes", "x", '{"a": 1}'))
+
+
 def test_words_for_people_do_not_count_as_grammar(model: Model, grammars: Grammars) -> None:
     schema = {"type": "object", "description": "(" * 500, "properties": {"description": {"const": {"title": "x"}}}}
     tools: WireTools = ((("x", "", json.dumps(schema)),), "required", "", True)

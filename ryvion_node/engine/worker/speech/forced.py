@@ -79,6 +79,9 @@ def _calls(manner: Manner, style: CallStyle, tools: Sequence[Tool], *, parallel:
         else:
             call = f'{opening} arguments_{number} "}}"'
         schema = read_schema(json.dumps(_lean(tool.parameters)))
+        if schema.get("properties") == {} and not schema.keys() - {"type", "properties"}:
+            # A function without parameters is called without arguments, not with what comes to the model's mind.
+            schema = {**schema, "additionalProperties": False}
         rules += [
             f"tool_{number}: {call}",
             f"arguments_{number}: %json {json.dumps({'type': 'object', **schema, 'x-guidance': JSON_OPTIONS})}",
