@@ -33,6 +33,9 @@ _PLAIN: Final = '%llguidance {"no_forcing": true}\n'
 _DATA: Final = frozenset(("const", "enum", "default", "examples"))
 """Schema keywords that hold values, not schemas."""
 _EXCERPT: Final = re.compile(r"\n +\d+ \| ")
+_IN_SCHEMA: Final = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
+"""A place in our wrapping of the schema, which says nothing to its author."""
+_UNSUPPORTED: Final = "Unimplemented keys: "
 _RULE: Final = re.compile(r"[\w\])}]\s*:|\|")
 """Also finds a few other things; in JSON a quotation mark comes before the colon."""
 _NOTHING: Final = "the grammar allows no token here"
@@ -174,6 +177,9 @@ class _Spelled:
 def _words(matcher: LLMatcher) -> str:
     """The compiler's own, without the state or the excerpt that it appends."""
     message = _EXCERPT.split(matcher.get_error())[0].replace("<non-verbose/>", "").strip()
+    message = _IN_SCHEMA.sub("schema: ", message)
+    if _UNSUPPORTED in message:
+        message = f"{message.replace(_UNSUPPORTED, 'no grammar can follow the keywords ')}: leave them out"
     return _NOTHING if message.startswith("NoExtension") else message[: limits.MAX_GRAMMAR_MESSAGE_CHARS]
 
 
