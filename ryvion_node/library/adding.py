@@ -9,6 +9,7 @@ from ryvion_node.engine.files import DigestCache
 from ryvion_node.engine.gguf import GgufError, GgufHeader, read_header
 from ryvion_node.engine.gguf_cut import cut_file
 from ryvion_node.errors import EXIT_DATA, EXIT_NO_INPUT, OperatorError
+from ryvion_node.library.facts import read_facts
 from ryvion_node.library.fetch import keep_header
 from ryvion_node.library.manifest import Manifest, ManifestModel, ModelNameTaken, checked_name
 from ryvion_node.models.catalogue import catalogue
@@ -60,6 +61,7 @@ def add_model(paths: Paths, file: Path, name: str | None) -> Added:
     name = _free_name(paths, name, path)
     make_private_folder(paths.home)
     try:
+        read_facts(path)  # also sees whether all of its weights are there
         digest = DigestCache(paths.digests_file).digest(path)
     except GgufError as exc:
         raise NotAModelFile(reason=exc) from exc

@@ -89,7 +89,8 @@ def verify_file(path: Path, expected: Expected | None) -> Verified:
         facts = read_facts(path)
         digest = file_digest(path)[0].hex()
     except GgufError as exc:
-        return Verified(str(path), "wrong", "", str(exc))
+        reason = str(exc).removeprefix(f"{path}: ")
+        return Verified(str(path), "wrong", "", f"{reason}. Fetch or copy it again")
     outcome: Literal["ok", "unknown", "wrong"] = "ok"
     if expected is None:
         outcome, detail = "unknown", f"{facts}; SHA-256 {digest}, nobody has checked it"

@@ -170,6 +170,9 @@ def test_what_is_no_whole_model_is_not_added(paths: Paths, own: Path, tmp_path: 
     damaged.write_bytes(own.read_bytes()[:500])
     with pytest.raises(NotAModelFile, match="truncated"):
         add_model(paths, damaged, None)
+    damaged.write_bytes(own.read_bytes()[:-2000])
+    with pytest.raises(NotAModelFile, match="truncated"):
+        add_model(paths, damaged, None)
     header = tmp_path / "header.gguf"
     header.write_bytes(cut_file(own))
     with pytest.raises(NoWeights, match="--tokenizer-of"):
