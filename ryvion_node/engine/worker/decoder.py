@@ -292,6 +292,9 @@ class Decoder:
 
     def _catch_up(self) -> None:
         waiting = [job for job in self._jobs.values() if job.waiting]
+        if waiting:
+            # How long its grammar takes says nothing of the model's speed.
+            self._speedometer.rest()
         # Waiting is for when no other job can go on meanwhile.
         self._patience_s = 0.0 if self._able() else GRAMMAR_PATIENCE_S
         for job in waiting:

@@ -272,11 +272,13 @@ class Context:
         return end - 1
 
     def decode(self) -> None:
-        """Run the rows put in. Raises LlamaError, after which the context must not be used again."""
+        """Run the rows put in to the end. Raises LlamaError, after which the context must not be used again."""
         self._batch.n_tokens, self._rows = self._rows, 0
         code = _lib.llama_decode(self._handle, self._batch)
         if code != 0:
             raise LlamaError(f"llama_decode returned {code}")
+        # GPUs compute behind our back, and where no logits are read nothing else waits: steps would seem to take no time.
+        _lib.llama_synchronize(self._handle)
 
     def encode(self) -> None:
         """Run the whole texts put in, each a sequence. Raises LlamaError."""

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from decoder_bench import SLOTS, Bench, open_bench
 
+from ryvion_node.engine import constants as limits
 from ryvion_node.engine.constants import SCORE_ROWS
 from ryvion_node.engine.interface import Sampling
-from ryvion_node.engine.wire import Cancel, JobFailed, JobPiece, Scored
+from ryvion_node.engine.wire import Cancel, JobFailed, JobPiece, Scored, Speed
+from ryvion_node.engine.worker import decoder as decoder_module
 from ryvion_node.engine.worker.choosing import Chooser, MaskFailed
 from ryvion_node.engine.worker.decoder import Job
 from ryvion_node.engine.worker.scoring import Scoring, rows_at_once
@@ -40,6 +42,16 @@ class Slow:
 
     def take(self, token: int) -> None:
         self.taken.append(token)
+
+
+class Clock:
+    """In the place of `time`; goes on when it is let."""
+
+    def __init__(self) -> None:
+        self.now_s = 1.0
+
+    def perf_counter(self) -> float:
+        return self.now_s
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +98,20 @@ def test_others_go_on_while_a_grammar_is_late(bench: Bench) -> None:
     assert sum(seconds > 0 for seconds in mask.waits) <= 2
     mask.open = True
     assert len(bench.run(decoder, late)[0]) == 24
+
+
+def test_a_late_grammar_is_no_slower_model(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "DRIFT_STEPS", 3)
+    monkeypatch.setattr(decoder_module, "time", clock := Clock())
+    job, mask = masked(bench, "Say hello.")
+    decoder = bench.decoder({1: 0.01, SLOTS: 0.01})
+    decoder.post(job)
+    while job.number not in bench.ended:
+        mask.open = bool(job.waiting)
+        clock.now_s += 10.0 if mask.open else 0.0
+        decoder.turn()
+    assert clock.now_s > limits.DRIFT_SAY_EVERY_S
+    assert all(said.millitokens_per_s >= 100_000 for said in bench.sent if isinstance(said, Speed))
 
 
 def test_a_job_whose_grammar_never_comes_can_be_cancelled(bench: Bench) -> None:
