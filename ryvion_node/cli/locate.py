@@ -41,6 +41,7 @@ def find_places(paths: Paths) -> dict[str, str | None]:
         "identity": str(paths.identity_file),
         "ledger": str(paths.ledger_file),
         "keys": str(paths.keys_file),
+        "answers": str(paths.answers_folder),
         "models": str(paths.models_folder),
         "log": log,
         "endpoint": endpoint if control is None else f"{control}/v1",

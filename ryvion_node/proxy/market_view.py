@@ -12,6 +12,7 @@ from ryvion_node.proxy.constants import MAX_ROUTE_BODY_BYTES
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.exchange import Exchange
 from ryvion_node.proxy.orders import check_model_name, jurisdictions_of
+from ryvion_node.proxy.till import Till
 from ryvion_protocol.messages import ChatMessage
 
 
@@ -43,14 +44,14 @@ class OffersView:
 class RouteView:
     """POST /api/v1/route: hold the quote round for a short prompt, and explain; nothing runs, nothing is spent."""
 
-    def __init__(self, market: Market, keys: Keys) -> None:
+    def __init__(self, market: Market, till: Till) -> None:
         self._market = market
-        self._keys = keys
+        self._till = till
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
         exchange = Exchange.of(scope)
-        caller = await admit(exchange.headers, self._keys, "buy")
+        caller = (await self._till.admit(exchange)).caller
         wanted = _parse(await exchange.body(MAX_ROUTE_BODY_BYTES))
         check_model_name(wanted.model)
         asked = (wanted.jurisdiction,) if wanted.jurisdiction else ()

@@ -11,7 +11,7 @@ import trio
 from starlette.types import Scope
 
 from ryvion_node.market.interface import Account
-from ryvion_node.proxy.access import Caller, Keys, identify
+from ryvion_node.proxy.access import Caller, Keys, Visitor, identify
 from ryvion_node.proxy.answers import COMPLETION_PREFIX
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.exchange import Exchange
@@ -42,6 +42,12 @@ class Till:
         self._limits = Limits()
         self._in_flight = 0
 
+    async def admit(self, exchange: Exchange) -> Visitor:
+        """The caller, who may buy; the request counts against its rate. Raises ApiError 401, 403 or 429."""
+        visitor = await identify(exchange.headers, self._keys, "buy")
+        exchange.add_headers(self._limits.take(visitor.caller, trio.current_time()))
+        return visitor
+
     async def serve(
         self, scope: Scope, handle: Callable[[Visit], Awaitable[None]], id_prefix: str = COMPLETION_PREFIX
     ) -> None:
@@ -50,9 +56,8 @@ class Till:
         `id_prefix` begins the id of the answer. Raises ApiError.
         """
         exchange = Exchange.of(scope)
-        visitor = await identify(exchange.headers, self._keys, "buy")
+        visitor = await self.admit(exchange)
         caller = visitor.caller
-        exchange.add_headers(self._limits.take(caller, trio.current_time()))
         if self._in_flight >= self._settings.max_in_flight:
             raise ApiError("rate_limit_exceeded", f"{self._in_flight} requests are under way; try again shortly.")
         self._in_flight += 1

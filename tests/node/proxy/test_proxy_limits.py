@@ -45,6 +45,15 @@ async def test_every_answer_says_what_is_left_of_the_minute() -> None:
     assert len(endpoint.market.orders) == 3
 
 
+async def test_a_quote_round_counts_as_a_request() -> None:
+    async with serving(SCRIPTS, keys=keys(requests_per_minute=1)) as endpoint:
+        asked = [
+            await endpoint.ask("POST", "/api/v1/route", {"model": "echo"}, authorization="Bearer sk-buyer")
+            for _ in range(2)
+        ]
+    assert [reply.status for reply in asked] == [200, 429]
+
+
 async def test_one_key_does_not_use_up_another() -> None:
     async with serving(SCRIPTS, keys=keys(requests_per_minute=1)) as endpoint:
         assert [(await endpoint.chat()).status for _ in range(2)] == [200, 429]
