@@ -8,11 +8,12 @@ Deleting it is safe while the node is stopped: it only makes repeated requests n
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import trio
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ryvion.proxy.vault")
 
 Part = Literal["claim", "answer"]
+_OURS: Final = re.compile(r"(?P<unfinished>\.)?(?P<name>[0-9a-f]+)\.(?P<part>claim|answer)(?(unfinished)\..+)")
 
 
 class VaultFull(Exception):
@@ -124,17 +126,19 @@ class FolderVault:
             await trio.sleep(VAULT_SWEEP_S)
 
     def _open(self) -> None:
-        """Look through the folder: what an earlier run left, oldest first; anything else in it is removed."""
+        """Look through the folder: what an earlier run left, oldest first. What it did not finish is removed."""
         make_private_folder(self._folder)
         found: list[tuple[int, str, Part, int]] = []
         for path in self._folder.iterdir():
+            match = _OURS.fullmatch(path.name)
+            if match is None:
+                continue
+            if match["unfinished"]:
+                path.unlink(missing_ok=True)
+                continue
             status = path.stat()
-            name, _, suffix = path.name.partition(".")
-            part = next((part for part in ("claim", "answer") if part == suffix), None)
-            if part is None or not name:
-                path.unlink()
-            else:
-                found.append((status.st_mtime_ns // 1_000_000, name, part, status.st_size))
+            part: Part = "claim" if match["part"] == "claim" else "answer"
+            found.append((status.st_mtime_ns // 1_000_000, match["name"], part, status.st_size))
         for at_ms, name, part, size in sorted(found):
             try:
                 self._shelf.put(name, part, size, min(at_ms, self._clock_ms()))

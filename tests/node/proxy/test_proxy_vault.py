@@ -95,6 +95,7 @@ def left_over(folder: Path) -> Path:
     """A folder as an earlier run left it."""
     folder.mkdir(parents=True, mode=0o700)
     folder.parent.chmod(0o700)
+    (folder / "a folder").mkdir()
     for name, hours in (("aa.claim", 1), ("bb.claim", 25), ("cc.answer", 23), (".dd.claim.0123", 1), ("notes.txt", 1)):
         path = folder / name
         path.touch(0o600)
@@ -112,7 +113,7 @@ async def test_a_folder_is_opened_again_with_what_is_left_of_it(left_over: Path)
         assert await opened.read("bb", "claim") is None
         assert await opened.read("cc", "answer") == b"cc.answer"
         await trio.testing.wait_all_tasks_blocked()
-        assert names_in(left_over) == {"aa.claim", "cc.answer"}
+        assert names_in(left_over) == {"aa.claim", "cc.answer", "notes.txt", "a folder"}
         nursery.cancel_scope.cancel()
 
 
