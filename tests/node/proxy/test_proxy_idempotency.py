@@ -53,6 +53,24 @@ async def test_the_same_request_gets_the_same_answer_and_is_bought_once(stream: 
         assert replies[2].events()[-1] == "[DONE]"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_every_endpoint_that_buys_replays_its_own_answers(stream: bool) -> None:
+    asked = {
+        "/v1/chat/completions": {"messages": HELLO},
+        "/v1/completions": {"prompt": "hi"},
+        "/v1/responses": {"input": "hi"},
+    }
+    async with serving(SCRIPTS) as endpoint:
+        for path, fields in asked.items():
+            headers = {"authorization": "Bearer sk-buyer", "idempotency_key": path}
+            body = {"model": "echo", "stream": stream, **fields}
+            first, again = [await endpoint.ask("POST", path, body, **headers) for _ in range(2)]
+            assert first.status == 200
+            assert kept(first) == kept(again)
+            assert "idempotent-replayed" in again.headers
+        assert len(endpoint.market.orders) == len(asked)
+
+
 async def test_without_the_header_every_request_is_bought() -> None:
     async with serving(SCRIPTS) as endpoint:
         for _ in range(2):
