@@ -13,6 +13,7 @@ from ryvion_node.proxy.validation import missing, unsupported
 
 REASONING_PREFIX: Final = "rs_"
 """Begins the ids of thoughts, in answers of ours as of others."""
+_SYSTEM: Final = frozenset({"system", "developer"})
 _TEXT_PARTS: Final = frozenset({"input_text", "output_text", "text"})
 
 
@@ -85,8 +86,9 @@ def joined_name(namespace: str | None, name: str) -> str:
 def turns_of(instructions: str | None, given: str | list[Item]) -> list[Turn]:
     """The conversation; raises ApiError for items that cannot be translated.
 
-    Calls join the assistant's message before them: a chat has one turn where responses have several items. Thoughts
-    are left out, as templates leave those of earlier turns out.
+    Calls join the assistant's message before them: a chat has one turn where responses have several items. Instructions
+    that follow each other become one system message, as many templates have a place for one only. Thoughts are left
+    out, as templates leave those of earlier turns out.
     """
     turns = [Turn("instructions", "system", instructions)] if instructions else []
     if isinstance(given, str):
@@ -96,7 +98,11 @@ def turns_of(instructions: str | None, given: str | list[Item]) -> list[Turn]:
         kind = item.type or ("message" if item.role else "item_reference")
         match kind:
             case "message":
-                turns.append(_message(item, where))
+                turn = _message(item, where)
+                if turn.role in _SYSTEM and turns and turns[-1].role in _SYSTEM:
+                    turns[-1].content = f"{turns[-1].content}\n\n{turn.content}"
+                else:
+                    turns.append(turn)
             case "function_call":
                 _required(item, where, "call_id", "name", "arguments")
                 if not turns or turns[-1].role != "assistant":

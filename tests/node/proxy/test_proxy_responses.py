@@ -403,10 +403,11 @@ async def test_content_parts_roles_and_calls_in_a_row() -> None:
         {"role": "user", "content": "e"},
     ]
     async with serving({"echo": says("a")}) as endpoint:
-        assert (await ask(endpoint, input=items, include=["reasoning.encrypted_content"])).status == 200
+        reply = await ask(endpoint, input=items, instructions="Be brief.", include=["reasoning.encrypted_content"])
+    assert reply.status == 200
     messages = endpoint.market.orders[0].messages
     assert [(turn.role, turn.content, len(turn.tool_calls)) for turn in messages] == [
-        ("system", "a", 0),
+        ("system", "Be brief.\n\na", 0),
         ("user", "b\nc", 0),
         ("assistant", "", 2),
         ("tool", "x", 0),
