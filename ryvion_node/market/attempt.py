@@ -5,30 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Generic, Literal, TypeVar
 
 import trio
 
-from ryvion_node.engine.interface import EngineError, TokenCounter
+from ryvion_node.engine.interface import TokenCounter
 from ryvion_node.ledger.interface import Ledger
 from ryvion_node.ledger.records import Evidence, EvidenceKind, JobBegun, Settlement
-from ryvion_node.market.answer import AnswerRules
 from ryvion_node.market.bidding import LiveBid
 from ryvion_node.market.constants import (
     JOB_GRACE_S,
-    MAX_BYTES_PER_TOKEN,
     SETTLE_TIMEOUT_S,
     STARTED_TIMEOUT_S,
     TOKEN_TIMEOUT_S,
 )
-from ryvion_node.market.interface import Outcome, Piece
+from ryvion_node.market.intake import Intake
+from ryvion_node.market.interface import Outcome
 from ryvion_node.market.tally import NOBODY, MarketTally
 from ryvion_node.market.terms import Terms
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import StreamBroken
 from ryvion_protocol.agreement import check_started
 from ryvion_protocol.checks import Check, JobEvidence, all_passed, check_finished_job, first_failure
-from ryvion_protocol.errors import PayloadInvalid, ProtocolError
+from ryvion_protocol.errors import ProtocolError
 from ryvion_protocol.exported import export_envelope
 from ryvion_protocol.messages import (
     Acceptance,
@@ -37,18 +36,19 @@ from ryvion_protocol.messages import (
     Delta,
     Error,
     Finished,
-    JobOffer,
-    JobRequest,
     Message,
     Receipt,
     Started,
-    TokenLogprob,
+    Vectors,
 )
 from ryvion_protocol.money import cost_microcredits
 from ryvion_protocol.packet import Packet, pack
 from ryvion_protocol.receipt import fields_of
 from ryvion_protocol.signing import SigningIdentity
-from ryvion_protocol.transcript import DeltaOrder, ResultBuilder, Transcript
+from ryvion_protocol.transcript import Transcript
+
+P = TypeVar("P")
+"""What the caller is shown, piece by piece."""
 
 _EVIDENCE: Final[dict[type[Message], EvidenceKind]] = {
     Finished: "finished",
@@ -83,32 +83,23 @@ class Desk:
     tally: MarketTally = NOBODY
 
 
-class Attempt:
+class Attempt(Generic[P]):
     """Drives one job stream. One task at a time uses it: `start`, then `next_piece`, then `settle`; or `cancel` in between."""
 
-    def __init__(self, desk: Desk, live_bid: LiveBid, terms: Terms) -> None:
+    def __init__(self, desk: Desk, live_bid: LiveBid, terms: Terms, intake: Intake[P]) -> None:
         self.terms = terms
         self.bid = live_bid.bid
         self.started: Started | None = None
         self._desk = desk
         self._channel: JobChannel = live_bid.channel
         self._transcript = Transcript(terms.job_id)
-        self._result = ResultBuilder()
-        self._order = DeltaOrder()
-        self._held_logprobs: list[TokenLogprob] = []
-        """Of tokens that show nothing yet."""
+        self._intake = intake
         self._begun_at = trio.current_time()
         self._offered_ms = desk.clock_ms()
         self._first_piece_at: float | None = None
         self._finished: Packet | None = None
         self._evidence: list[Evidence] = []
         """What came besides text, for the ledger when the job breaks."""
-        order = terms.job_offer.message
-        asked = terms.job_request.message
-        assert isinstance(order, JobOffer)
-        assert isinstance(asked, JobRequest)
-        self._rules = AnswerRules(asked, order.max_completion_tokens)
-        self._max_text_bytes = MAX_BYTES_PER_TOKEN * (order.max_completion_tokens + 1)
 
     @property
     def delivered(self) -> bool:
@@ -147,7 +138,7 @@ class Attempt:
             raise _unwanted(packet.message)
         self.started = packet.message
 
-    async def next_piece(self) -> Piece | None:
+    async def next_piece(self) -> P | None:
         """The next piece of the answer, or None after the last; raises AttemptFailed when the job breaks."""
         first_s = max(self._desk.first_token_timeout_s, 2 * self.bid.quote.first_token_ms / 1000)
         left_s = self._begun_at + self.terms.lifetime_s + JOB_GRACE_S - trio.current_time()
@@ -156,21 +147,16 @@ class Attempt:
             while self._finished is None:
                 packet = await self._receive()
                 match packet.message:
-                    case Delta() as delta:
-                        self._take(packet, delta)
-                        self._held_logprobs += delta.logprobs
-                        if _shows(delta):
-                            return Piece(delta.text, delta.reasoning, delta.calls, self._release_logprobs())
+                    case Delta() | Vectors() as part:
+                        piece = self._take(packet, part)
+                        if piece is not None:
+                            return piece
                     case Finished(reason="stop" | "length" | "tool_calls") as finished:
-                        self._rules.check_end(finished, self._result)
+                        self._intake.check_end(finished)
                         self._finished = packet
                     case other:
                         raise _unwanted(other)
-        return Piece(logprobs=self._release_logprobs()) if self._held_logprobs and self.delivered else None
-
-    def _release_logprobs(self) -> tuple[TokenLogprob, ...]:
-        held, self._held_logprobs = tuple(self._held_logprobs), []
-        return held
+        return self._intake.rest()
 
     async def _receive(self) -> Packet:
         packet = await self._channel.receive()
@@ -179,15 +165,12 @@ class Attempt:
             self._evidence.append(Evidence(kind, packet.raw))
         return packet
 
-    def _take(self, packet: Packet, delta: Delta) -> None:
-        self._order.add(delta)
-        self._rules.check(delta)
-        self._result.add(delta)
-        if self._result.text_bytes > self._max_text_bytes:
-            raise PayloadInvalid("limits", f"more than {self._max_text_bytes} bytes of text for the tokens ordered")
+    def _take(self, packet: Packet, part: Delta | Vectors) -> P | None:
+        piece = self._intake.take(part)
         self._transcript.add(packet.raw)
-        if _shows(delta) and self._first_piece_at is None:
+        if piece is not None and self._first_piece_at is None:
             self._first_piece_at = trio.current_time()
+        return piece
 
     async def settle(self) -> Outcome:
         """Receive receipt and envelope, check them against what we saw, record the verdict, then send it."""
@@ -199,38 +182,32 @@ class Attempt:
             raise _unwanted(envelope.message)
         assert finished is not None  # the state machine lets a receipt come after it only
         assert isinstance(finished.message, Finished)
+        seen = await self._intake.witness(self._desk.counter, self.bid)
         evidence = JobEvidence(
             job_offer=self.terms.job_offer,
             quote=self.terms.quote,
             state=self._channel.machine.state,
             frames=self._channel.frames_received,
             frame_bytes=self._channel.frame_bytes_received,
-            result_hash=self._result.digest,
+            result_hash=seen.result_hash,
             transcript_hash=self._transcript.digest,
-            text_bytes=self._result.text_bytes,
-            billable_texts=len(self._result.billable_texts()),
-            own_prompt_units=self.bid.eligible.prompt.tokens if self.bid.eligible.prompt.counted else None,
-            own_completion_units=await self._own_completion_units(),
+            text_bytes=seen.text_bytes,
+            billable_texts=seen.billable_texts,
+            own_prompt_units=seen.own_prompt_units,
+            own_completion_units=seen.own_completion_units,
             finished=finished.message,
             receipt=receipt.message,
             envelope=envelope,
             offered_ms=self._offered_ms,
             ended_ms=self._desk.clock_ms(),
+            kind=seen.kind,
+            embedded_bytes=seen.embedded_bytes,
+            embedded_texts=seen.embedded_texts,
         )
         ended_at = trio.current_time()
         checks = check_finished_job(evidence)
         await self._record(finished, receipt, receipt.message, envelope, envelope.message, checks)
         return self._outcome(finished.message, receipt.message, envelope, envelope.message, checks, ended_at)
-
-    async def _own_completion_units(self) -> int | None:
-        """Our own canonical count of what came; None without the tokenizer, or where the executor counts otherwise."""
-        digest = self.bid.quote.digest
-        if not self._desk.counter.knows(digest) or "counted" not in self.bid.eligible.model.features:
-            return None
-        try:
-            return await self._desk.counter.count_texts(digest, self._result.billable_texts())
-        except EngineError:
-            return None
 
     async def _record(
         self,
@@ -278,7 +255,10 @@ class Attempt:
 
     def _cost(self, envelope: AuditEnvelope) -> int:
         quote = self.bid.quote
-        return cost_microcredits(envelope.prompt_units, envelope.completion_units, quote.price_in, quote.price_out)
+        kind = self.bid.eligible.model.kind
+        return cost_microcredits(
+            envelope.prompt_units, envelope.completion_units, quote.price_in, quote.price_out, kind
+        )
 
     def _outcome(
         self,
@@ -316,8 +296,8 @@ class Attempt:
                 while self._finished is None:
                     packet = await self._receive()
                     match packet.message:
-                        case Delta() as delta:
-                            self._take(packet, delta)
+                        case Delta() | Vectors() as part:
+                            self._take(packet, part)
                         case Finished():
                             self._finished = packet
                         case Started() as started:
@@ -335,11 +315,6 @@ class Attempt:
 
     async def close(self) -> None:
         await self._channel.close()
-
-
-def _shows(delta: Delta) -> bool:
-    """Does it bring the answer on?"""
-    return bool(delta.text or delta.reasoning or delta.calls)
 
 
 @contextmanager

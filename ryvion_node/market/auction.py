@@ -11,7 +11,7 @@ import trio
 from ryvion_node.market.bidding import LiveBid, Round
 from ryvion_node.market.constants import DEFAULT_RETRY_MS, MAX_QUOTE_ROUNDS
 from ryvion_node.market.floor import TradingFloor
-from ryvion_node.market.interface import Candidate, ChatOrder, MarketError, Route
+from ryvion_node.market.interface import Candidate, MarketError, Order, Route
 from ryvion_node.market.selection import Eligible, ask_order, candidate, choose, explain_bids, refuse, shortlist
 from ryvion_protocol.schema import NodeKey
 
@@ -19,7 +19,7 @@ from ryvion_protocol.schema import NodeKey
 class Auction:
     """The candidates of one order, asked in batches; every bidder is tried at most once."""
 
-    def __init__(self, floor: TradingFloor, order: ChatOrder) -> None:
+    def __init__(self, floor: TradingFloor, order: Order) -> None:
         self._floor = floor
         self._order = order
         self._queue: list[Eligible] | None = None

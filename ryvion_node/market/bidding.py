@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 import trio
 
 from ryvion_node.market.constants import MAX_FIRST_TOKEN_S, QUOTE_GRACE_MAX_S, QUOTE_GRACE_MIN_S, QUOTE_TIMEOUT_S
-from ryvion_node.market.interface import Candidate, ChatOrder
-from ryvion_node.market.selection import Bid, Eligible, bid_cost, candidate, expected_completion
+from ryvion_node.market.interface import Candidate, Order
+from ryvion_node.market.selection import Bid, Eligible, bid_cost, candidate, expected_completion, most_completion
 from ryvion_node.market.wanted import needed_features
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import Network, PeerUnreachable, StreamBroken
 from ryvion_protocol.agreement import check_quote
 from ryvion_protocol.constants import MARKET_PROTOCOL
 from ryvion_protocol.errors import ProtocolError
-from ryvion_protocol.messages import CHAT, Error, Quote, QuoteRequest, Refusal
+from ryvion_protocol.messages import Error, Quote, QuoteRequest, Refusal
 from ryvion_protocol.packet import Packet, pack
 
 log = logging.getLogger("ryvion.market.bidding")
@@ -60,7 +60,7 @@ class Bidding:
         """Close a stream in the background."""
         self._nursery.start_soon(channel.close)
 
-    async def hold_round(self, asked: Sequence[Eligible], order: ChatOrder, nonce: bytes) -> Round:
+    async def hold_round(self, asked: Sequence[Eligible], order: Order, nonce: bytes) -> Round:
         """Ask all of `asked`; return when all answered, or a grace time after the first good bid."""
         answers_in, answers = trio.open_memory_channel[Answer](len(asked))
         for eligible in asked:
@@ -104,7 +104,7 @@ class Bidding:
             into.late += waiting.values()
 
     async def _ask(
-        self, eligible: Eligible, order: ChatOrder, nonce: bytes, answers: trio.MemorySendChannel[Answer]
+        self, eligible: Eligible, order: Order, nonce: bytes, answers: trio.MemorySendChannel[Answer]
     ) -> None:
         """Get one quote and hand it over; close the stream when nobody waits for it any more."""
         answer = await self._quote_from(eligible, order, nonce)
@@ -114,7 +114,7 @@ class Bidding:
             if isinstance(answer, LiveBid):
                 await answer.channel.close()
 
-    async def _quote_from(self, eligible: Eligible, order: ChatOrder, nonce: bytes) -> Answer:
+    async def _quote_from(self, eligible: Eligible, order: Order, nonce: bytes) -> Answer:
         def line(outcome: str, reason: str) -> Candidate:
             return candidate(eligible.offer, eligible.model, outcome, reason)
 
@@ -153,28 +153,28 @@ class Bidding:
             if channel is not None and not kept:
                 self.release(channel)
 
-    def _request(self, eligible: Eligible, order: ChatOrder, nonce: bytes) -> QuoteRequest:
+    def _request(self, eligible: Eligible, order: Order, nonce: bytes) -> QuoteRequest:
         room = eligible.completion_room
         return QuoteRequest(
             network=self._network_id,
             nonce=nonce,
             model=eligible.model.name,
             digest=eligible.model.digest,
-            kind=CHAT,
+            kind=order.kind,
             prompt_tokens_max=eligible.prompt_limit,
-            completion_tokens_max=min(order.max_completion_tokens or room, room),
+            completion_tokens_max=min(most_completion(order) or room, room),
             jurisdictions=order.jurisdictions,
-            max_price=order.max_price or 0,
+            max_price=(order.max_price or 0) if order.tells_max_price else 0,
             patience_ms=math.ceil(QUOTE_TIMEOUT_S * 1000),
             features=needed_features(order),
         )
 
 
-def unacceptable(quote: Quote, eligible: Eligible, order: ChatOrder) -> str | None:
+def unacceptable(quote: Quote, eligible: Eligible, order: Order) -> str | None:
     """Why a proper quote is still not good enough for this order; None when it is."""
     if quote.jurisdiction != eligible.offer.jurisdiction:
         return f"the quote says jurisdiction {quote.jurisdiction}, the offer said {eligible.offer.jurisdiction}"
-    if eligible.prompt_limit + 1 > quote.context_tokens:
+    if not eligible.embeds and eligible.prompt_limit + 1 > quote.context_tokens:
         return f"the quoted context of {quote.context_tokens} tokens is too small"
     if quote.first_token_ms > MAX_FIRST_TOKEN_S * 1000:
         return f"its first token would come in {quote.first_token_ms} ms, {MAX_FIRST_TOKEN_S:g} s are the limit"

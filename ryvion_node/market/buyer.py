@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
 from ryvion_node.ledger.errors import LedgerError
 from ryvion_node.log import log_event
-from ryvion_node.market.attempt import Attempt, Desk
+from ryvion_node.market.attempt import Attempt, Desk, P
 from ryvion_node.market.auction import Auction
 from ryvion_node.market.bidding import Bidding
 from ryvion_node.market.book import OfferBook
 from ryvion_node.market.constants import MAX_BACKGROUND_SETTLEMENTS
 from ryvion_node.market.floor import TradingFloor
-from ryvion_node.market.interface import ChatOrder, MarketError, Placement, Route
+from ryvion_node.market.intake import ChatIntake, Intake, VectorIntake
+from ryvion_node.market.interface import (
+    ChatOrder,
+    EmbeddingOrder,
+    MarketError,
+    Order,
+    Piece,
+    Placement,
+    Route,
+    VectorsPiece,
+)
 from ryvion_node.market.purchase import Purchase
 from ryvion_node.market.purse import Purse
+from ryvion_node.market.terms import Terms
 from ryvion_node.p2p.interface import Network
-from ryvion_protocol.messages import Offer
+from ryvion_protocol.messages import EmbedRequest, JobOffer, JobRequest, Offer
 
 log = logging.getLogger("ryvion.market.buyer")
 
@@ -58,10 +68,10 @@ class Buyer:
         """Every live offer heard, newest first."""
         return self._floor.offers()
 
-    async def route(self, order: ChatOrder) -> Route:
+    async def route(self, order: Order) -> Route:
         """Hold the quote round and explain the choice, without running a job."""
         cap = await self._purse.cap(order)
-        auction = Auction(self._floor, replace(order, max_price=cap.microcredits))
+        auction = Auction(self._floor, cap.on(order))
         try:
             live = await auction.next_bid()
         except MarketError as exc:
@@ -69,11 +79,18 @@ class Buyer:
         self._floor.bidding.release(live.channel)
         return auction.explain(live, auction.why)
 
-    @asynccontextmanager
-    async def buy(self, order: ChatOrder) -> AsyncIterator[Purchase]:
+    def buy(self, order: ChatOrder) -> AbstractAsyncContextManager[Purchase[Piece]]:
         """Place a job: entering returns once an executor accepted it; leaving stops and settles what still runs."""
+        return self._place(order, _chat_intake)
+
+    def embed(self, order: EmbeddingOrder) -> AbstractAsyncContextManager[Purchase[VectorsPiece]]:
+        """As `buy`, for vectors."""
+        return self._place(order, _vector_intake)
+
+    @asynccontextmanager
+    async def _place(self, order: Order, new_intake: Callable[[Terms], Intake[P]]) -> AsyncIterator[Purchase[P]]:
         cap = await self._purse.cap(order)
-        purchase = Purchase(self._floor, order, self._purse, cap, self._release)
+        purchase = Purchase(self._floor, order, self._purse, cap, new_intake, self._release)
         try:
             await purchase.place()
             yield purchase
@@ -82,11 +99,11 @@ class Buyer:
             if attempt is not None:
                 self._nursery.start_soon(self._stop_and_settle, attempt)
 
-    def _release(self, attempt: Attempt) -> None:
+    def _release(self, attempt: Attempt[P]) -> None:
         """Close a finished attempt's stream, off the caller's path."""
         self._nursery.start_soon(attempt.close)
 
-    async def _stop_and_settle(self, attempt: Attempt) -> None:
+    async def _stop_and_settle(self, attempt: Attempt[P]) -> None:
         """Nobody reads the answer any more: cancel, and settle what was delivered."""
         self._settling += 1
         try:
@@ -99,3 +116,16 @@ class Buyer:
         finally:
             self._settling -= 1
             await attempt.close()
+
+
+def _chat_intake(terms: Terms) -> ChatIntake:
+    order, request = terms.job_offer.message, terms.job_request.message
+    assert isinstance(order, JobOffer)
+    assert isinstance(request, JobRequest)
+    return ChatIntake(request, order.max_completion_tokens)
+
+
+def _vector_intake(terms: Terms) -> VectorIntake:
+    request = terms.job_request.message
+    assert isinstance(request, EmbedRequest)
+    return VectorIntake(request)

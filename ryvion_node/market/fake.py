@@ -7,25 +7,31 @@ breaks the job, `Unannounced` leaves out the `Done`. Receipts are real ones, sig
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import trio
 
 from ryvion_node.market.interface import (
+    BoughtEmbedding,
     BoughtJob,
     Candidate,
     ChatOrder,
     Done,
+    EmbeddingEvent,
+    EmbeddingOrder,
     JobEvent,
     MarketError,
+    Order,
     Outcome,
     Piece,
     Placement,
     Route,
     Taken,
+    VectorsPiece,
 )
 from ryvion_protocol.checks import Check
 from ryvion_protocol.features import FEATURES
@@ -35,6 +41,7 @@ from ryvion_protocol.schema import JobId, NodeKey
 from ryvion_protocol.signing import SigningIdentity
 from ryvion_protocol.transcript import ResultBuilder
 
+FAKE_DIMENSIONS = 4
 HARDWARE = Hardware(name="Fake GPU", count=1, memory_bytes=8 * 2**30, backend="cpu")
 
 
@@ -83,6 +90,7 @@ class FakeMarket:
 
     scripts: Mapping[str, Script]
     orders: list[ChatOrder] = field(default_factory=list)
+    embeddings: list[EmbeddingOrder] = field(default_factory=list)
     open_jobs: int = 0
     """Contexts entered and not left."""
     finished: list[JobId] = field(default_factory=list)
@@ -121,7 +129,22 @@ class FakeMarket:
             (self.finished if job.ended else self.left_early).append(job.placement.job_id)
             self.left.set()
 
-    async def route(self, order: ChatOrder) -> Route:
+    @asynccontextmanager
+    async def embed(self, order: EmbeddingOrder) -> AsyncIterator[BoughtEmbedding]:
+        """Vectors by the order's script."""
+        self.embeddings.append(order)
+        script = self.scripts.get(order.model)
+        if script is None:
+            raise MarketError("model_not_found", f"Nobody offers {order.model}; on offer: {', '.join(self.scripts)}.")
+        self.open_jobs += 1
+        try:
+            await _play(script.before)
+            yield _FakeEmbedding(order, script, len(self.orders) + len(self.embeddings))
+        finally:
+            self.open_jobs -= 1
+            self.left.set()
+
+    async def route(self, order: Order) -> Route:
         """A decision with one candidate."""
         return _placement(order, JobId("0" * 64), self.scripts[order.model], 1).route
 
@@ -132,6 +155,27 @@ class FakeMarket:
     def offers(self) -> tuple[Offer, ...]:
         """One offer per script."""
         return tuple(_offer(name, script, number) for number, (name, script) in enumerate(self.scripts.items(), 1))
+
+
+class _FakeEmbedding:
+    """Vectors of `FAKE_DIMENSIONS` numbers, two at once; a script's steps come before them."""
+
+    def __init__(self, order: EmbeddingOrder, script: Script, number: int) -> None:
+        self._order = order
+        self._script = script
+        self.placement = _placement(order, JobId(f"{number:064x}"), script, 1)
+
+    async def events(self) -> AsyncIterator[EmbeddingEvent]:
+        """Taken, the vectors, Done."""
+        yield Taken(self.placement)
+        await _play([step for step in self._script.steps if not isinstance(step, Piece)])
+        texts = self._order.texts
+        vectors = [fake_vector(text) for text in texts]
+        for at in range(0, len(texts), 2):
+            yield VectorsPiece(FAKE_DIMENSIONS, b"".join(vectors[at : at + 2]))
+        tokens = sum(len(text.split()) for text in texts)
+        result_hash = hashlib.sha256(b"".join(vectors)).digest()
+        yield Done(_outcome(self.placement.job_id, self._script, result_hash, tokens, 0, tokens))
 
 
 class _FakeJob:
@@ -179,30 +223,39 @@ class _FakeJob:
 
     def _outcome(self, result: ResultBuilder, completion_tokens: int) -> Outcome:
         prompt_tokens = sum(len(message.content.split()) for message in self._order.messages)
-        identity = _identity(2 if self._script.taken_over else 1)
-        fields = ReceiptFields(
-            job_id=self.placement.job_id,
-            node_key=identity.public_key,
-            result_hash=result.digest,
-            metering_units=prompt_tokens + completion_tokens if completion_tokens else 0,
-        )
-        receipt = issue_receipt(fields, identity)
-        verdict = Check("units_counted", "failed", "counted 3, billed 9") if self._script.failed_check else None
-        return Outcome(
-            finish_reason=self._script.finish_reason,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            cached_tokens=prompt_tokens // 2,
-            reasoning_tokens=len(result.reasoning.split()),
-            receipt=receipt,
-            cid=fields_of(receipt).cid(),
-            envelope={"job_id": receipt.job_id, "status": "completed"},
-            checks=(Check("signature", "passed", "signed by the executor"), *([verdict] if verdict else [])),
-            accepted=verdict is None,
-            cost=0 if verdict else 12,
-            first_token_ms=20,
-            duration_ms=120,
-        )
+        units = prompt_tokens + completion_tokens if completion_tokens else 0
+        thought = len(result.reasoning.split())
+        outcome = _outcome(self.placement.job_id, self._script, result.digest, prompt_tokens, completion_tokens, units)
+        return replace(outcome, cached_tokens=prompt_tokens // 2, reasoning_tokens=thought)
+
+
+def _outcome(
+    job_id: JobId, script: Script, result_hash: bytes, prompt_tokens: int, completion_tokens: int, units: int
+) -> Outcome:
+    identity = _identity(2 if script.taken_over else 1)
+    receipt = issue_receipt(ReceiptFields(job_id, identity.public_key, result_hash, units), identity)
+    verdict = Check("units_counted", "failed", "counted 3, billed 9") if script.failed_check else None
+    return Outcome(
+        finish_reason=script.finish_reason,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        cached_tokens=0,
+        reasoning_tokens=0,
+        receipt=receipt,
+        cid=fields_of(receipt).cid(),
+        envelope={"job_id": receipt.job_id, "status": "completed"},
+        checks=(Check("signature", "passed", "signed by the executor"), *([verdict] if verdict else [])),
+        accepted=verdict is None,
+        cost=0 if verdict else 12,
+        first_token_ms=20,
+        duration_ms=120,
+    )
+
+
+def fake_vector(text: str) -> bytes:
+    """What every fake embedding model makes of a text."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return struct.pack(f"<{FAKE_DIMENSIONS}f", *(byte / 256 for byte in digest[:FAKE_DIMENSIONS]))
 
 
 async def _play(steps: Sequence[Step]) -> None:
@@ -222,7 +275,7 @@ def _identity(number: int) -> SigningIdentity:
     return SigningIdentity(bytes([number]) * 32)
 
 
-def _placement(order: ChatOrder, job_id: JobId, script: Script, executor: int) -> Placement:
+def _placement(order: Order, job_id: JobId, script: Script, executor: int) -> Placement:
     node_key = _identity(executor).public_key
     candidate = Candidate(
         node_key=node_key,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import trio
 
-from ryvion_node.engine.interface import EngineError
+from ryvion_node.engine.interface import EngineError, TokenCounter
 from ryvion_node.executor.request import tools_of, turns_of
 from ryvion_node.log import log_event
 from ryvion_node.market.attempt import Desk
@@ -21,8 +21,9 @@ from ryvion_node.market.constants import (
     TOOL_OVERHEAD_TOKENS,
     TOOLS_OVERHEAD_TOKENS,
 )
-from ryvion_node.market.interface import ChatOrder, Placement
+from ryvion_node.market.interface import ChatOrder, EmbeddingOrder, Order, Placement
 from ryvion_node.market.selection import PromptLengths
+from ryvion_protocol.constants import MAX_TEXT_MARKS
 from ryvion_protocol.messages import Offer
 from ryvion_protocol.schema import NodeKey
 
@@ -92,20 +93,33 @@ class TradingFloor:
     def cooling(self) -> frozenset[NodeKey]:
         return self._cooldowns.active(trio.current_time())
 
-    async def prompt_lengths(self, order: ChatOrder, offers: Sequence[Offer]) -> PromptLengths:
+    async def prompt_lengths(self, order: Order, offers: Sequence[Offer]) -> PromptLengths:
         """The prompt's length: counted where we hold the tokenizer, else at most one token per byte."""
-        turns, tools = turns_of(order.messages), tools_of(order.tools)
         counts: dict[bytes, int] = {}
-        for digest in {m.digest for offer in offers for m in offer.models if m.name == order.model}:
+        for digest in {
+            m.digest for offer in offers for m in offer.models if m.name == order.model and m.kind == order.kind
+        }:
             if self.desk.counter.knows(digest):
                 try:
-                    counts[digest] = await self.desk.counter.count_prompt(digest, turns, tools)
+                    counts[digest] = await _count(self.desk.counter, digest, order)
                 except EngineError as exc:
                     log_event(log, "prompt_not_counted", code=exc.code)
         return PromptLengths(_most_tokens(order), counts)
 
 
-def _most_tokens(order: ChatOrder) -> int:
+async def _count(counter: TokenCounter, digest: bytes, order: Order) -> int:
+    if isinstance(order, EmbeddingOrder):
+        return await counter.count_embedded(digest, order.texts)
+    return await counter.count_prompt(digest, turns_of(order.messages), tools_of(order.tools))
+
+
+def _most_tokens(order: Order) -> int:
+    if isinstance(order, EmbeddingOrder):
+        return sum(len(text.encode()) + MAX_TEXT_MARKS for text in order.texts)
+    return _most_chat_tokens(order)
+
+
+def _most_chat_tokens(order: ChatOrder) -> int:
     """A length that the prompt surely does not pass on any model: a token for each byte, and what templates add."""
     texts = [message.content for message in order.messages]
     parts = len(order.messages) + 1

@@ -1,4 +1,4 @@
-"""Buying a completion, as the local endpoint, the CLI and the demo see it.
+"""Buying a completion or vectors, as the local endpoint, the CLI and the demo see it.
 
 `buyer.py` is the real market; `fake.py` a scripted one for the endpoint's tests.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import ClassVar, Final, Literal, Protocol
 
 from ryvion_node.ledger.spending import UNLIMITED, Allowance
 from ryvion_protocol.checks import Check
 from ryvion_protocol.messages import (
+    CHAT,
+    EMBEDDING,
     CallPiece,
     ChatMessage,
     Hardware,
@@ -80,6 +82,8 @@ NO_ACCOUNT: Final = Account()
 class ChatOrder:
     """One chat completion to buy."""
 
+    kind: ClassVar[str] = CHAT
+
     model: str
     messages: tuple[ChatMessage, ...]
     max_completion_tokens: int | None
@@ -106,7 +110,27 @@ class ChatOrder:
     """ISO 3166-1 alpha-2; any of these; empty: anywhere. Groups are expanded before."""
     max_price: int | None = None
     """Micro-credits for the whole job."""
+    tells_max_price: bool = True
+    """Are executors told it? Not when it is what a key has left, which is none of their business."""
     account: Account = NO_ACCOUNT
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingOrder:
+    """Vectors of texts to buy; the other fields are as in ChatOrder."""
+
+    kind: ClassVar[str] = EMBEDDING
+
+    model: str
+    texts: tuple[str, ...]
+    """1 .. 2,048, none of them empty."""
+    jurisdictions: tuple[str, ...] = ()
+    max_price: int | None = None
+    tells_max_price: bool = True
+    account: Account = NO_ACCOUNT
+
+
+Order = ChatOrder | EmbeddingOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +225,14 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
+class VectorsPiece:
+    """Vectors of the next texts, in the order of the texts: little-endian float32, `dimensions` numbers each."""
+
+    dimensions: int
+    values: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """Always the last event of a job that ended well."""
 
@@ -208,6 +240,7 @@ class Done:
 
 
 JobEvent = Taken | Piece | Done
+EmbeddingEvent = Taken | VectorsPiece | Done
 
 
 class BoughtJob(Protocol):
@@ -223,6 +256,19 @@ class BoughtJob(Protocol):
         ...
 
 
+class BoughtEmbedding(Protocol):
+    """An embedding that an executor has accepted."""
+
+    @property
+    def placement(self) -> Placement:
+        """As in BoughtJob."""
+        ...
+
+    def events(self) -> AsyncIterator[EmbeddingEvent]:
+        """Taken, VectorsPiece*, Done; with Done every text has had its vector. Raises MarketError when the job breaks."""
+        ...
+
+
 class Market(Protocol):
     """The requester's side."""
 
@@ -230,7 +276,11 @@ class Market(Protocol):
         """Place a job: entering returns once an executor accepted it, or raises MarketError; leaving cancels what runs."""
         ...
 
-    async def route(self, order: ChatOrder) -> Route:
+    def embed(self, order: EmbeddingOrder) -> AbstractAsyncContextManager[BoughtEmbedding]:
+        """As `buy`, for vectors."""
+        ...
+
+    async def route(self, order: Order) -> Route:
         """Hold the quote round and explain the choice, without running a job."""
         ...
 

@@ -7,20 +7,20 @@ import os
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
-from typing import Final, Self
+from typing import Final, Generic, Self
 
 from ryvion_node.ledger.errors import LedgerError
 from ryvion_node.ledger.spending import AllowanceExceeded
 from ryvion_node.log import log_event
-from ryvion_node.market.attempt import Attempt, AttemptFailed
+from ryvion_node.market.attempt import Attempt, AttemptFailed, P
 from ryvion_node.market.auction import Auction
 from ryvion_node.market.bidding import LiveBid
 from ryvion_node.market.constants import DEFAULT_RETRY_MS, MAX_ATTEMPTS
 from ryvion_node.market.floor import TradingFloor
-from ryvion_node.market.interface import ChatOrder, Done, JobEvent, MarketError, MarketErrorCode, Placement, Taken
+from ryvion_node.market.intake import Intake
+from ryvion_node.market.interface import Done, MarketError, MarketErrorCode, Order, Placement, Taken
 from ryvion_node.market.purse import Cap, Purse, books_closed
-from ryvion_node.market.terms import Randomness, draw_up
+from ryvion_node.market.terms import Randomness, Terms, draw_up
 from ryvion_node.p2p.peer_id import peer_id_of
 from ryvion_protocol.errors import ProtocolError
 
@@ -34,23 +34,30 @@ _LATER: Final[dict[str, MarketErrorCode]] = {"busy": "no_capacity", "rate_limite
 """What an executor says that could take the order at another time -> what the caller is told."""
 
 
-class Purchase:
-    """One order on its way: implements `BoughtJob`."""
+class Purchase(Generic[P]):
+    """One order on its way: implements `BoughtJob` and `BoughtEmbedding`, by what `new_intake` takes in."""
 
     def __init__(
-        self, floor: TradingFloor, order: ChatOrder, purse: Purse, cap: Cap, release: Callable[[Attempt], None]
+        self,
+        floor: TradingFloor,
+        order: Order,
+        purse: Purse,
+        cap: Cap,
+        new_intake: Callable[[Terms], Intake[P]],
+        release: Callable[[Attempt[P]], None],
     ) -> None:
         self._floor = floor
         self._purse = purse
         self._cap = cap
+        self._new_intake = new_intake
         self._release = release
-        self._order = replace(order, max_price=cap.microcredits)
+        self._order = cap.on(order)
         self._auction = Auction(floor, self._order)
-        self._attempt: Attempt | None = None
+        self._attempt: Attempt[P] | None = None
         self._placement: Placement | None = None
         self._tries = 0
         self._failure: AttemptFailed | None = None
-        self._ready: deque[JobEvent] = deque()
+        self._ready: deque[Taken | P | Done] = deque()
         self._over = False
 
     @property
@@ -87,14 +94,14 @@ class Purchase:
             return
         raise _broken(self._failure)
 
-    def events(self) -> AsyncIterator[JobEvent]:
+    def events(self) -> AsyncIterator[Taken | P | Done]:
         """Taken, Piece*, Done; raises MarketError when the job breaks."""
         return self
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> JobEvent:
+    async def __anext__(self) -> Taken | P | Done:
         """The next event. Not a generator: nothing is left open when the caller stops asking."""
         while not self._ready:
             if self._over:
@@ -131,12 +138,12 @@ class Purchase:
             self._floor.cool_down(attempt.bid.eligible.key)
         self._ready.append(Done(outcome))
 
-    def leave(self) -> Attempt | None:
+    def leave(self) -> Attempt[P] | None:
         """The caller is done: hand over what still runs, to be stopped and settled."""
         attempt, self._attempt = self._attempt, None
         return attempt
 
-    def _new_attempt(self, live: LiveBid) -> Attempt:
+    def _new_attempt(self, live: LiveBid) -> Attempt[P]:
         floor = self._floor
         randomness = Randomness(os.urandom(16), os.urandom(16), random.getrandbits(63))
         now_ms = floor.desk.clock_ms()
@@ -146,9 +153,9 @@ class Purchase:
         except ProtocolError as exc:
             floor.bidding.release(live.channel)
             raise MarketError("context_length_exceeded", f"the request does not fit a job: {exc}") from exc
-        return Attempt(floor.desk, live, terms)
+        return Attempt(floor.desk, live, terms, self._new_intake(terms))
 
-    async def _give_up(self, attempt: Attempt, failure: AttemptFailed) -> None:
+    async def _give_up(self, attempt: Attempt[P], failure: AttemptFailed) -> None:
         key = attempt.bid.eligible.key
         self._attempt = None
         self._failure = failure
@@ -169,7 +176,7 @@ class Purchase:
             return refused
         return await self._purse.refusal(self._order.account, self._cap.overrun)
 
-    def _placed(self, attempt: Attempt, live: LiveBid) -> Placement:
+    def _placed(self, attempt: Attempt[P], live: LiveBid) -> Placement:
         assert attempt.started is not None
         quote = live.bid.quote
         return Placement(

@@ -7,15 +7,16 @@ ledger's check when a job is begun (`ledger.spending`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
 
 from ryvion_node.ledger.errors import LedgerError
 from ryvion_node.ledger.interface import LedgerReader
 from ryvion_node.ledger.spending import Overrun, Spending, left, overrun
 from ryvion_node.market.constants import HELD_RETRY_MS
-from ryvion_node.market.interface import Account, ChatOrder, MarketError
+from ryvion_node.market.interface import Account, ChatOrder, EmbeddingOrder, MarketError, Order
 
+Ordered = TypeVar("Ordered", ChatOrder, EmbeddingOrder)
 _LIMITS: Final = {"total": "budget in total", "day": "budget for this day of UTC", "hour": "limit for 60 minutes"}
 
 
@@ -25,6 +26,10 @@ class Cap:
 
     microcredits: int | None
     overrun: Overrun | None = None
+
+    def on(self, order: Order) -> Order:
+        """The order under this cap."""
+        return replace(order, max_price=self.microcredits, tells_max_price=self.overrun is None)
 
 
 class Purse:
@@ -36,7 +41,7 @@ class Purse:
         self._clock_ms = clock_ms
         self._max_price = max_price
 
-    async def cap(self, order: ChatOrder) -> Cap:
+    async def cap(self, order: Order) -> Cap:
         """What `order` may cost, 0 when its key has nothing left: free executors still serve it. Raises MarketError."""
         limit = min((price for price in (order.max_price, self._max_price) if price is not None), default=None)
         account = order.account

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from ryvion_node.market.constants import EXPECTED_COMPLETION_TOKENS
-from ryvion_node.market.interface import Candidate, ChatOrder, MarketError
+from ryvion_node.market.interface import Candidate, EmbeddingOrder, MarketError, Order
 from ryvion_node.market.wanted import needed_features
 from ryvion_node.p2p.peer_id import peer_id_of
-from ryvion_protocol.messages import CHAT, ModelOffer, Offer, Quote
+from ryvion_protocol.messages import EMBEDDING, ModelOffer, Offer, Quote
 from ryvion_protocol.money import cost_microcredits
 from ryvion_protocol.schema import NodeKey
 
@@ -59,13 +59,21 @@ class Eligible:
         return self.offer.node_key
 
     @property
+    def embeds(self) -> bool:
+        return self.model.kind == EMBEDDING
+
+    @property
     def prompt_limit(self) -> int:
-        """Prompt tokens to ask and pay for at most."""
+        """Prompt tokens to ask and pay for at most; each text of an embedding has the context for itself."""
+        if self.embeds:
+            return self.prompt.tokens
         return min(self.prompt.tokens, self.model.context_tokens - 1)
 
     @property
     def completion_room(self) -> int:
         """Completion tokens that the context can hold after the prompt."""
+        if self.embeds:
+            return 0
         return self.model.context_tokens - least_tokens(self.prompt)
 
 
@@ -85,9 +93,15 @@ class Bid:
     quote: Quote
 
 
-def expected_completion(order: ChatOrder) -> int:
+def most_completion(order: Order) -> int | None:
+    """Tokens that the order asks for at most."""
+    return 0 if isinstance(order, EmbeddingOrder) else order.max_completion_tokens
+
+
+def expected_completion(order: Order) -> int:
     """Tokens that bids are compared at."""
-    return min(order.max_completion_tokens or EXPECTED_COMPLETION_TOKENS, EXPECTED_COMPLETION_TOKENS)
+    most = most_completion(order)
+    return EXPECTED_COMPLETION_TOKENS if most is None else min(most, EXPECTED_COMPLETION_TOKENS)
 
 
 def candidate(offer: Offer, model: ModelOffer | None, outcome: str, reason: str) -> Candidate:
@@ -107,7 +121,7 @@ def candidate(offer: Offer, model: ModelOffer | None, outcome: str, reason: str)
 
 def shortlist(
     offers: Sequence[Offer],
-    order: ChatOrder,
+    order: Order,
     own_key: NodeKey,
     prompts: PromptLengths,
     digest: bytes | None = None,
@@ -117,7 +131,7 @@ def shortlist(
     eligible: list[Eligible] = []
     filtered: list[Candidate] = []
     for offer in offers:
-        model = next((m for m in offer.models if m.name == order.model and m.kind == CHAT), None)
+        model = next((m for m in offer.models if m.name == order.model and m.kind == order.kind), None)
         if offer.node_key == own_key or model is None:
             continue
         prompt = prompts.on(model)
@@ -129,18 +143,17 @@ def shortlist(
     return Shortlist(tuple(eligible), tuple(filtered))
 
 
-def _falls_out(
-    offer: Offer, model: ModelOffer, order: ChatOrder, prompt: PromptLength, digest: bytes | None
-) -> str | None:
+def _falls_out(offer: Offer, model: ModelOffer, order: Order, prompt: PromptLength, digest: bytes | None) -> str | None:
     if digest is not None and model.digest != digest:
         return f"{OTHER_FILE} ({model.digest.hex()[:12]}, not {digest.hex()[:12]})"
     if order.jurisdictions and offer.jurisdiction not in order.jurisdictions:
         return f"jurisdiction {offer.jurisdiction} is not {_either(order.jurisdictions)}"
     least = least_tokens(prompt)
-    if least + 1 > model.context_tokens:
+    if model.kind != EMBEDDING and least + 1 > model.context_tokens:
         return f"prompt of {least} tokens or more does not fit its context of {model.context_tokens}"
     if order.max_price is not None:
-        cost = cost_microcredits(prompt.tokens, expected_completion(order), model.price_in, model.price_out)
+        completion = expected_completion(order)
+        cost = cost_microcredits(prompt.tokens, completion, model.price_in, model.price_out, model.kind)
         if cost > order.max_price:
             return f"expected cost of {cost} micro-credits is above the limit of {order.max_price}"
     return None
@@ -160,11 +173,11 @@ def _either(codes: Sequence[str]) -> str:
     return codes[0] if len(codes) == 1 else f"one of {', '.join(codes)}"
 
 
-def refuse(order: ChatOrder, offers: Sequence[Offer], short: Shortlist) -> MarketError:
+def refuse(order: Order, offers: Sequence[Offer], short: Shortlist) -> MarketError:
     """Why nobody at all is eligible, in the caller's words."""
-    serving = [offer for offer in offers if any(m.name == order.model and m.kind == CHAT for m in offer.models)]
+    serving = [offer for offer in offers if any(m.name == order.model and m.kind == order.kind for m in offer.models)]
     if not serving:
-        names = sorted({m.name for offer in offers for m in offer.models if m.kind == CHAT})
+        names = sorted({m.name for offer in offers for m in offer.models if m.kind == order.kind})
         on_offer = f"on offer now: {', '.join(names)}" if names else "no executor is in reach"
         return MarketError("model_not_found", f"no executor serves the model '{order.model}'; {on_offer}")
     if order.jurisdictions and not any(offer.jurisdiction in order.jurisdictions for offer in serving):
@@ -189,7 +202,7 @@ def refuse(order: ChatOrder, offers: Sequence[Offer], short: Shortlist) -> Marke
 
 
 def ask_order(
-    eligible: Sequence[Eligible], order: ChatOrder, cooling: frozenset[NodeKey], count: int, explore: float
+    eligible: Sequence[Eligible], order: Order, cooling: frozenset[NodeKey], count: int, explore: float
 ) -> list[Eligible]:
     """Whom to ask for quotes, best first by their offers; those cooling down after a broken job come last.
 
@@ -199,7 +212,7 @@ def ask_order(
     completion = expected_completion(order)
 
     def cost(e: Eligible) -> int:
-        return cost_microcredits(e.prompt_limit, completion, e.model.price_in, e.model.price_out)
+        return cost_microcredits(e.prompt_limit, completion, e.model.price_in, e.model.price_out, e.model.kind)
 
     typical_cost = median([cost(e) for e in eligible]) if eligible else 0
     typical_s = median([_decode_s(completion, e.model.millitokens_per_s) for e in eligible]) if eligible else 0
@@ -216,7 +229,7 @@ def ask_order(
     return ranked
 
 
-def choose(bids: Sequence[Bid], order: ChatOrder) -> tuple[list[tuple[Bid, float]], str]:
+def choose(bids: Sequence[Bid], order: Order) -> tuple[list[tuple[Bid, float]], str]:
     """Rank the bids in hand: [(bid, score)] with the best first, and why it won. Scores are in (0, 1], higher is better.
 
     Each part is a bounded loss x / (x + median), so that a price near zero cannot win on its own.
@@ -242,7 +255,8 @@ def choose(bids: Sequence[Bid], order: ChatOrder) -> tuple[list[tuple[Bid, float
 
 def bid_cost(bid: Bid, completion: int) -> int:
     """What the job would cost by this bid, in micro-credits."""
-    return cost_microcredits(bid.eligible.prompt_limit, completion, bid.quote.price_in, bid.quote.price_out)
+    eligible, quote = bid.eligible, bid.quote
+    return cost_microcredits(eligible.prompt_limit, completion, quote.price_in, quote.price_out, eligible.model.kind)
 
 
 def _why(scored: Sequence[tuple[Bid, float]], completion: int) -> str:
@@ -266,7 +280,7 @@ def _why(scored: Sequence[tuple[Bid, float]], completion: int) -> str:
     return f"{merit}; score {score:.2f} against {scored[1][1]:.2f} of {len(scored)} bids"
 
 
-def explain_bids(scored: Sequence[tuple[Bid, float]], order: ChatOrder, why: str) -> list[Candidate]:
+def explain_bids(scored: Sequence[tuple[Bid, float]], order: Order, why: str) -> list[Candidate]:
     """The bids as lines of the explanation, winner first."""
     completion = expected_completion(order)
     lines = []

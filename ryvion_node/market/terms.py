@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ryvion_node.market.constants import DEFAULT_MAX_COMPLETION_TOKENS
-from ryvion_node.market.interface import Account, ChatOrder
-from ryvion_node.market.selection import Bid
-from ryvion_node.market.wanted import job_request, sampling_of
+from ryvion_node.market.interface import Account, Order
+from ryvion_node.market.selection import Bid, most_completion
+from ryvion_node.market.wanted import request_of, sampling_of
 from ryvion_protocol.constants import JOB_OFFER_LIFETIME_MS, PRICE_UNIT_TOKENS, PROTOCOL_VERSION
 from ryvion_protocol.job import job_id_of
 from ryvion_protocol.messages import JobOffer
@@ -42,7 +42,7 @@ class Terms:
 
 
 def draw_up(
-    order: ChatOrder,
+    order: Order,
     bid: Bid,
     quote: Packet,
     identity: SigningIdentity,
@@ -51,11 +51,11 @@ def draw_up(
     random: Randomness,
 ) -> Terms:
     """Commit to prompt, model, sampling, limits and both parties; the job id is the hash of it all."""
-    request = pack(job_request(order, random.salt))
+    request = pack(request_of(order, random.salt))
     prompt = bid.eligible.prompt_limit
-    completion = min(order.max_completion_tokens or DEFAULT_MAX_COMPLETION_TOKENS, bid.eligible.completion_room)
+    completion = min(most_completion(order) or DEFAULT_MAX_COMPLETION_TOKENS, bid.eligible.completion_room)
     completion = min(completion, _affordable(order.max_price, prompt, bid))
-    limit = cost_microcredits(prompt, completion, bid.quote.price_in, bid.quote.price_out)
+    limit = cost_microcredits(prompt, completion, bid.quote.price_in, bid.quote.price_out, order.kind)
     offer = JobOffer(
         version=PROTOCOL_VERSION,
         network=network_id,

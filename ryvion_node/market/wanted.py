@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from ryvion_node.market.interface import ChatOrder
+from ryvion_node.market.interface import ChatOrder, EmbeddingOrder, Order
 from ryvion_protocol import features
-from ryvion_protocol.messages import JobRequest, Sampling
+from ryvion_protocol.agreement import NO_SAMPLING
+from ryvion_protocol.messages import EmbedRequest, JobRequest, Sampling
 from ryvion_protocol.zigzag import zigzag
 
 
-def needed_features(order: ChatOrder) -> tuple[str, ...]:
+def needed_features(order: Order) -> tuple[str, ...]:
     """What an executor must be able to do for this order, in rising order (spec 03, "Features")."""
+    if isinstance(order, EmbeddingOrder):
+        return ()
     return features.needed_features(sampling_of(order, 0), job_request(order, bytes(16)))
+
+
+def request_of(order: Order, salt: bytes) -> JobRequest | EmbedRequest:
+    """What follows the JobOffer."""
+    if isinstance(order, EmbeddingOrder):
+        return EmbedRequest(salt, order.texts)
+    return job_request(order, salt)
 
 
 def job_request(order: ChatOrder, salt: bytes) -> JobRequest:
@@ -28,8 +38,10 @@ def job_request(order: ChatOrder, salt: bytes) -> JobRequest:
     )
 
 
-def sampling_of(order: ChatOrder, seed: int) -> Sampling:
+def sampling_of(order: Order, seed: int) -> Sampling:
     """How tokens are chosen; `seed` when the order fixes none."""
+    if isinstance(order, EmbeddingOrder):
+        return NO_SAMPLING
     return Sampling(
         temperature_millionths=_millionths(order.temperature),
         top_p_millionths=max(1, _millionths(order.top_p)),

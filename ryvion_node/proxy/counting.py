@@ -9,7 +9,18 @@ from typing import Final
 import trio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ryvion_node.market.interface import BoughtJob, ChatOrder, Done, JobEvent, Market, MarketError, Piece, Placement
+from ryvion_node.market.interface import (
+    BoughtEmbedding,
+    BoughtJob,
+    ChatOrder,
+    Done,
+    EmbeddingOrder,
+    JobEvent,
+    Market,
+    MarketError,
+    Piece,
+    Placement,
+)
 from ryvion_node.proxy.exchange import Exchange
 from ryvion_node.proxy.metrics import Metrics
 
@@ -70,6 +81,20 @@ class CountedMarket:
             raise
         finally:
             self._metrics.orders.labels(result if counted is None else counted.result).inc()
+
+    @asynccontextmanager
+    async def embed(self, order: EmbeddingOrder) -> AsyncIterator[BoughtEmbedding]:
+        """As the other one; an embedding has no pace, so only its end is counted."""
+        result = "left"
+        try:
+            async with self._market.embed(order) as job:
+                yield job
+            result = "done"
+        except MarketError as error:
+            result = error.code
+            raise
+        finally:
+            self._metrics.orders.labels(result).inc()
 
 
 class _CountedJob:
