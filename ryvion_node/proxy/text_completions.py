@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError, WithJsonSchema
 
 from ryvion_node.market.interface import Outcome, Piece, Placement
 from ryvion_node.proxy.answers import fingerprint_of, outcome_json, taken_json, usage_json
@@ -36,10 +36,15 @@ NOT_HONOURED: Final[dict[str, tuple[object, ...]]] = {
 """As in `requests.NOT_HONOURED`, which holds here too."""
 
 
+_ONE_TEXT: Final[dict[str, JsonValue]] = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1}]
+}
+
+
 class TextRequest(Strict):
     """What this endpoint names differently; the rest is as in a ChatRequest."""
 
-    prompt: JsonValue
+    prompt: Annotated[JsonValue, WithJsonSchema(_ONE_TEXT)]
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     """How many alternatives with each token."""
 
