@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
+from proxy_clients import async_client
 from proxy_harness import HELLO, Endpoint, FakeKeys, Key, Reply, serving
 
 from ryvion_node.market.fake import Hold, Script, says
@@ -266,3 +268,39 @@ async def test_the_key_says_who_may_ask_again() -> None:
         assert (await ask(endpoint)).status == 403
         del fake.by_token["sk-buyer"]
         assert (await ask(endpoint)).status == 401
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_the_official_client_waits_for_the_first_request_by_itself() -> None:
+    """It retries a 409 and follows `retry-after-ms`: two calls with one key get one answer."""
+    go_on = trio.Event()
+    answers = []
+    script = Script((Piece("a"), Hold(go_on), Piece("b")))
+    async with serving({"slow": script}) as endpoint, async_client(endpoint) as client:
+        patient = client.with_options(max_retries=2)
+        told_to_wait = trio.Event()
+
+        async def look(response: httpx.Response) -> None:
+            if response.status_code == 409:
+                told_to_wait.set()
+
+        client._client.event_hooks = {"response": [look]}
+
+        async def call() -> None:
+            answers.append(
+                await patient.chat.completions.create(
+                    model="slow",
+                    messages=[{"role": "user", "content": "hi"}],
+                    extra_headers={"Idempotency-Key": "order-1"},
+                )
+            )
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            while not endpoint.market.orders:
+                await trio.lowlevel.checkpoint()
+            nursery.start_soon(call)
+            await told_to_wait.wait()
+            go_on.set()
+        assert answers[0] == answers[1]
+        assert len(endpoint.market.orders) == 1
