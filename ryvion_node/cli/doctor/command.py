@@ -23,7 +23,8 @@ def doctor(paths: Paths, as_json: bool) -> None:
     """Look for what is wrong with this computer and this node: one line each, with the mend.
 
     Looks at Python, compiler, engine, GPU devices, clock, configuration, key permissions, ledger, ports, bootstrap
-    nodes and the engines of others that are sold from. Changes nothing; a node may run meanwhile. Exits 1 when anything fails; warnings do not count.
+    nodes, the models that are sold, and the engines of others that are sold from. Changes nothing; a node may run
+    meanwhile. Exits 1 when anything fails; warnings do not count.
     """
     findings: list[Finding] = []
     for finding in examine(paths):
@@ -42,6 +43,7 @@ def examine(paths: Paths) -> Iterator[Finding]:
     """Every finding, as soon as it is known."""
     from ryvion_node.cli.doctor.engines import examine_engines
     from ryvion_node.cli.doctor.machine import examine_machine
+    from ryvion_node.cli.doctor.models import examine_models
     from ryvion_node.cli.doctor.node import examine_config, examine_node
 
     about_config, config = examine_config(paths)
@@ -49,6 +51,7 @@ def examine(paths: Paths) -> Iterator[Finding]:
     yield about_config
     if config is not None:
         yield from examine_node(paths, config)
+        yield from examine_models(paths, config)
         yield from examine_engines(config)
 
 

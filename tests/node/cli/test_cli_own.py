@@ -17,6 +17,7 @@ from ryvion_node.identity import load_or_create_identity
 from ryvion_node.keys import KeyLimits, KeyStore
 from ryvion_node.ledger.database import prepare_database
 from ryvion_node.ledger.transactions import begin, settle_bought
+from ryvion_node.models.catalogue import catalogue
 from tests.node.cli.conftest import Run
 from tests.node.ledger.ledger_samples import begun, settlement
 
@@ -120,6 +121,8 @@ def test_locate_names_the_node(run: Run, home: Path) -> None:
 
 # --- doctor ---
 
+SELLING = '[node]\njurisdiction = "DE"\n[executor]\nenabled = true\n'
+
 
 @pytest.fixture
 def examine(run: Run, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -157,6 +160,28 @@ def test_a_fresh_machine_has_nothing_that_fails(examine: Any, home: Path) -> Non
     }
     assert wanted <= findings.keys()
     assert not home.exists()
+
+
+def test_models_that_cannot_be_sold_fail_with_the_mend(examine: Any, home: Path) -> None:
+    bundled = catalogue().bundled()[0].path
+    assert bundled is not None
+    configure(home, SELLING + f'[[executor.models]]\nname = "mine"\npath = "{bundled}"\n')
+    findings, exit_code = examine()
+    assert (findings["model"]["outcome"], findings["price"]["outcome"], exit_code) == ("ok", "warn", 0)
+    assert "slots of 1024 tokens" in findings["model"]["detail"]
+    (home / "half.gguf").write_bytes(bundled.read_bytes()[:1_000_000])
+    for wrong, said in [
+        ('[[executor.models]]\nname = "mine"\npath = "half.gguf"', "truncated"),
+        ('[[executor.models]]\nname = "mine"\npath = "none.gguf"', "no such file"),
+        ('[[executor.models]]\nname = "nobody"', "no file of the model nobody"),
+        ('[[executor.models]]\nname = "ryvion-tiny"\ncontext_tokens = 2000', "2000 tokens"),
+        ('memory_budget = "5 MiB"\n[[executor.models]]\nname = "ryvion-tiny"', "memory_budget is 5.0 MiB"),
+    ]:
+        (home / "config.toml").write_text(SELLING + wrong)
+        findings, exit_code = examine()
+        assert (findings["model"]["outcome"], exit_code) == ("fail", 1)
+        assert said in findings["model"]["detail"]
+        assert findings["model"]["mend"]
 
 
 def test_a_key_that_others_may_read_fails_with_the_mend(examine: Any, home: Path) -> None:
