@@ -77,6 +77,11 @@ def _config(
     if config_file is None and paths.config_file.exists():
         config_file = paths.config_file
     overrides: dict[str, object] = {"executor.enabled": False}
+    for text in models:
+        if "://" in text:
+            raise click.UsageError(
+                f"{text} is another engine, which has its own tools for this; name models of this node"
+            )
     if models:
         changes = {"slots": slots} if slots else {}
         overrides["executor.models"] = [served_model(text, threads) | changes for text in models]

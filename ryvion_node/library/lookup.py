@@ -24,8 +24,8 @@ log = logging.getLogger("ryvion.library")
 
 
 class NotAtHand(OperatorError):
-    """There is no file of the model {model} here. These are at hand: {names}. {fetch}For any other give its file:
-    --serve NAME=/path/to/model.gguf
+    """There is no {what} here. These are at hand: {names}. {fetch}For any other give its file:
+    NAME=/path/to/model.gguf, or `path` in the configuration.
     """
 
     exit_code = EXIT_USAGE
@@ -124,7 +124,9 @@ class Library:
     def _not_at_hand(self, name: str) -> NotAtHand:
         entry = catalogue().find(name)
         fetch = "" if entry is None else f"`ryvion-node models pull {entry.name}` fetches this one. "
-        return NotAtHand(model=name, names=", ".join(self.names()), fetch=fetch)
+        owned = self._owned.get(name)
+        what = f"file of the model {name}" if owned is None else f"more than the tokenizer of {name}, to count with,"
+        return NotAtHand(what=what, names=", ".join(self.names()), fetch=fetch)
 
 
 def _template_digest(path: Path) -> bytes:

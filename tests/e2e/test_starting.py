@@ -41,7 +41,7 @@ def test_corrupt_gguf(tmp_path: Path) -> None:
 
 
 def test_model_that_does_not_come_with_the_node(tmp_path: Path) -> None:
-    refused(up(tmp_path / "home", "--serve", "phi-4", "--jurisdiction", "DE"), "phi-4", "ryvion-tiny", "--serve NAME=")
+    refused(up(tmp_path / "home", "--serve", "phi-4", "--jurisdiction", "DE"), "phi-4", "ryvion-tiny", "NAME=/path")
 
 
 def test_seller_that_does_not_say_where_it_is(tmp_path: Path) -> None:

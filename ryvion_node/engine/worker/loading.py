@@ -187,7 +187,10 @@ def _context_tokens(path: Path, start: Start, model: Model, default: int = limit
     trained = model.trained_context_tokens
     wanted = start.context_tokens or min(trained, default)
     if not 2 <= wanted <= trained:
-        raise LlamaError(f"{path}: a context of {wanted} tokens is configured, the model was trained with {trained}")
+        raise LlamaError(
+            f"{path}: a context of {wanted} tokens is configured, the model was trained with {trained}: "
+            f"set context_tokens to 2 .. {trained}, or leave it away"
+        )
     return wanted
 
 

@@ -32,6 +32,12 @@ def test_of_an_embedding_model_it_measures_how_fast_texts_are_read(home: Path) -
     assert "texts are read at" in CliRunner().invoke(cli, arguments).stdout
 
 
+def test_other_engines_are_not_measured(home: Path) -> None:
+    result = CliRunner().invoke(cli, ["bench", "x=http://127.0.0.1:9", "--home", str(home)])
+    assert result.exit_code == 2
+    assert "another engine" in result.output
+
+
 def test_without_models_the_configuration_is_asked(home: Path) -> None:
     result = CliRunner().invoke(cli, ["bench", "--home", str(home)])
     assert result.exit_code == 2

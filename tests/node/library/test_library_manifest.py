@@ -130,7 +130,7 @@ def test_a_template_is_pinned_when_the_node_starts(paths: Paths, tmp_path: Path)
         Library(paths).specs(load_config(file))
 
 
-@pytest.mark.parametrize(("name", "mend"), [("phi-4", "models pull phi-4"), ("nothing", "--serve NAME=")])
+@pytest.mark.parametrize(("name", "mend"), [("phi-4", "models pull phi-4"), ("nothing", " NAME=/path")])
 def test_a_model_that_is_not_here_is_named_with_the_mend(paths: Paths, name: str, mend: str) -> None:
     with pytest.raises(NotAtHand, match=mend) as caught:
         Library(paths).specs(serving(name))
@@ -187,7 +187,7 @@ def test_a_header_is_added_for_the_digest_that_its_owner_names(paths: Paths, own
     header.unlink()
     assert Library(paths).tokenizers(NodeConfig())[sha256(own)] == added.path
     assert added.path.parent == paths.models_folder
-    with pytest.raises(NotAtHand):
+    with pytest.raises(NotAtHand, match="more than the tokenizer"):
         Library(paths).specs(serving("theirs"))
     assert remove_model(paths, "theirs") == (added.model, added.path, True)
     assert not added.path.exists()
