@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import trio
@@ -10,9 +11,10 @@ import trio
 from ryvion_node.engine.fake import Script
 from ryvion_node.engine.interface import EngineError
 from ryvion_node.ledger.spending import Allowance, Spending
-from ryvion_node.market import floor
+from ryvion_node.market import bidding, floor
 from ryvion_node.market.constants import HELD_RETRY_MS
 from ryvion_node.market.interface import Account, ChatOrder, MarketError
+from ryvion_protocol.messages import QuoteRequest
 from tests.node.market.marketplace import ANSWER, Bought, Marketplace, SellerPlan, buy, marketplace, order
 
 pytestmark = pytest.mark.virtual_time
@@ -112,6 +114,22 @@ async def test_the_lowest_of_all_limits_counts_and_says_whose_it_is() -> None:
         with pytest.raises(MarketError) as by_key:
             await buy(market, replace(ordered(total=5_000), max_price=10_000))
     assert (by_order.value.code, by_key.value.code) == ("price_limit", "budget_exhausted")
+
+
+async def test_executors_are_told_the_limit_of_an_order_and_not_what_its_key_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[int] = []
+
+    def note(**fields: Any) -> QuoteRequest:
+        told.append(fields["max_price"])
+        return QuoteRequest(**fields)
+
+    monkeypatch.setattr(bidding, "QuoteRequest", note)
+    async with marketplace(dear()) as market:
+        await buy(market, replace(ordered(total=400_000), max_price=300_000))
+        await buy(market, ordered(total=400_000))
+    assert told == [300_000, 0]
 
 
 @pytest.mark.parametrize("limit", ["hour", "day", "total"])
