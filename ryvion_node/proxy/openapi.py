@@ -226,11 +226,7 @@ def _answer(operation: Operation) -> dict[str, object]:
     for media, name in operation.answers.items():
         if media == EVENTS:
             assert name is not None
-            meaning = (
-                "With `stream`: server-sent events, each with data of the schema that `x-event-schema` names; comments "
-                "in silence; at the end `[DONE]`, but for responses. A failure is an event with an Error, and the last."
-            )
-            content[media] = {"schema": {"type": "string", "description": meaning}, "x-event-schema": ref(name)}
+            content[media] = {"schema": _event(name)}
         else:
             content[media] = {"schema": ref(name) if name is not None else {}}
     headers = (
@@ -239,6 +235,16 @@ def _answer(operation: Operation) -> dict[str, object]:
         *(["x-ryvion-receipt-cid"] if operation.sells else ()),
     )
     return {"description": "The answer.", "headers": _headers(headers), "content": content}
+
+
+def _event(name: str) -> Schema:
+    """One server-sent event, as its fields: OpenAPI 3.1 has no word of its own for a stream of them."""
+    meaning = (
+        "With `stream`: server-sent events like this one, comments in silence, and `[DONE]` as the last data (responses "
+        "end with their last event). A failure is an event whose data is an Error, and the last one."
+    )
+    data = {"type": "string", "contentMediaType": JSON, "contentSchema": {"anyOf": [ref(name), ref("Error")]}}
+    return {"type": "object", "description": meaning, "properties": {"event": TEXT, "data": data}, "required": ["data"]}
 
 
 def _errors(operation: Operation) -> dict[str, object]:

@@ -1,0 +1,182 @@
+"""The description at /openapi.json: valid, complete, true of real answers, and no way to make the endpoint fail."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import openapi_spec_validator
+import pytest
+import schemathesis
+import trio
+from hypothesis import HealthCheck, Phase, settings
+from openapi_schema_validator import OAS31Validator
+from proxy_harness import FakeKeys, FakeReceipts, serving
+from schemathesis.checks import (
+    content_type_conformance,
+    not_a_server_error,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from starlette.routing import Route
+
+from ryvion_node.market.fake import FakeMarket, Script, calls, says
+from ryvion_node.market.interface import MarketError, Piece
+from ryvion_node.proxy.app import create_app
+from ryvion_node.proxy.metrics import Metrics
+from ryvion_node.proxy.openapi import EVENTS, OPERATIONS, description
+from ryvion_node.proxy.requests import IGNORED, NOT_HONOURED, ChatRequest
+from ryvion_node.proxy.server import ProxyServer
+from ryvion_node.proxy.settings import Settings
+from ryvion_node.proxy.vault import MemoryVault
+
+DOCUMENT = description()
+SCRIPTS = {
+    "echo": says("a", "b"),
+    "thinks": Script((Piece(reasoning="hm"), Piece("yes"))),
+    "calls": Script(calls("look", "{}"), finish_reason="tool_calls"),
+    "disputed": Script((Piece("x"),), failed_check=True),
+}
+
+
+def test_document_is_openapi_3_1() -> None:
+    assert DOCUMENT["openapi"].startswith("3.1")
+    openapi_spec_validator.validate(DOCUMENT)
+
+
+def test_every_route_is_described_and_nothing_else() -> None:
+    market = FakeMarket({})
+    app = create_app(market, FakeKeys(), FakeReceipts(market), Settings(), MemoryVault(), Metrics(), [1])
+    served = {
+        (method.lower(), route.path.replace(":path", ""))
+        for route in app.routes
+        if isinstance(route, Route)
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    assert served == {(operation.method, operation.path) for operation in OPERATIONS}
+
+
+def test_request_schema_is_the_one_that_validates() -> None:
+    described = DOCUMENT["components"]["schemas"]["ChatRequest"]["properties"]
+    assert described.keys() == ChatRequest.model_fields.keys() | IGNORED | NOT_HONOURED.keys()
+    assert described["n"]["enum"] == [None, 1]
+
+
+async def test_it_is_served_without_a_key() -> None:
+    async with serving({}) as endpoint:
+        reply = await endpoint.ask("GET", "/openapi.json")
+        assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
+        assert reply.json() == json.loads(json.dumps(DOCUMENT))
+
+
+def conforms(value: object, name: str) -> None:
+    """Is it what the description says of that name?"""
+    schema = {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
+    OAS31Validator(schema).validate(value)
+
+
+REQUESTS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}]},
+    "/v1/completions": {"prompt": "hi"},
+    "/v1/responses": {"input": "hi"},
+}
+
+
+@pytest.mark.parametrize("model", SCRIPTS)
+@pytest.mark.parametrize("path", REQUESTS)
+async def test_answers_and_events_are_as_described(path: str, model: str) -> None:
+    operation = next(operation for operation in OPERATIONS if operation.path == path)
+    async with serving(SCRIPTS) as endpoint:
+        body = REQUESTS[path] | {"model": model}
+        whole = await endpoint.ask("POST", path, body, authorization="Bearer sk-buyer")
+        conforms(whole.json(), operation.answers["application/json"] or "")
+        streamed = await endpoint.ask("POST", path, body | {"stream": True}, authorization="Bearer sk-buyer")
+        lines = streamed.body.decode().splitlines()
+        events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+        assert events
+        for event in events:
+            conforms(event, operation.answers[EVENTS] or "")
+
+
+async def test_other_answers_are_as_described() -> None:
+    async with serving(SCRIPTS) as endpoint:
+
+        async def get(path: str) -> dict[str, Any]:
+            return dict((await endpoint.ask("GET", path, authorization="Bearer sk-buyer")).json())
+
+        conforms(await get("/v1/models"), "ModelList")
+        conforms(await get("/v1/models/echo"), "Model")
+        conforms(await get("/v1/models/nobody's"), "Error")
+        conforms(await get("/api/v1/offers"), "OfferList")
+        conforms(await get("/health"), "Health")
+        routed = await endpoint.ask("POST", "/api/v1/route", {"model": "echo"}, authorization="Bearer sk-buyer")
+        conforms(routed.json(), "Route")
+
+
+# --- fuzzing ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """An endpoint in a thread of its own, since the fuzzer's client blocks."""
+
+    url: str
+    token: trio.lowlevel.TrioToken
+    stop: trio.CancelScope
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[str]:
+    started: list[Live] = []
+    ready = threading.Event()
+
+    async def serve() -> None:
+        market = FakeMarket(SCRIPTS | {"breaks": Script((Piece("x"), MarketError("node_failed", "gone")))})
+        server = ProxyServer(market, FakeKeys(), FakeReceipts(market), Settings(port=0), MemoryVault())
+        async with trio.open_nursery() as nursery:
+            url = await nursery.start(server.run)
+            started.append(Live(url, trio.lowlevel.current_trio_token(), nursery.cancel_scope))
+            ready.set()
+
+    thread = threading.Thread(target=trio.run, args=(serve,))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield started[0].url
+    finally:
+        started[0].token.run_sync_soon(started[0].stop.cancel)
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+FUZZING = settings(max_examples=25, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+
+
+def send(case: schemathesis.Case[Any], url: str) -> None:
+    case.call_and_validate(base_url=url, headers={"authorization": "Bearer sk-buyer"}, checks=CHECKS, timeout=10)
+
+
+@SCHEMA.parametrize()
+@FUZZING
+def test_whatever_is_sent_the_endpoint_does_not_fail(case: schemathesis.Case[Any], live: str) -> None:
+    if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
+        case.body["model"] = "echo"
+    send(case, live)
+
+
+@SCHEMA.include(path=list(REQUESTS)).parametrize()
+@FUZZING
+def test_whatever_stands_beside_a_sound_question_the_endpoint_does_not_fail(
+    case: schemathesis.Case[Any], live: str
+) -> None:
+    if isinstance(case.body, dict):
+        case.body |= REQUESTS[case.path] | {"model": "echo"}
+        case.body.pop("stop", None)  # hardly any list of generated texts is short enough
+    send(case, live)
