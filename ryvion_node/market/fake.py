@@ -139,7 +139,10 @@ class FakeMarket:
         self.open_jobs += 1
         try:
             await _play(script.before)
-            yield _FakeEmbedding(order, script, len(self.orders) + len(self.embeddings))
+            job = _FakeEmbedding(order, script, len(self.orders) + len(self.embeddings))
+            yield job
+            if job.ended:
+                self.costs[order.account.completion_id] = 0 if script.failed_check else 12
         finally:
             self.open_jobs -= 1
             self.left.set()
@@ -164,6 +167,7 @@ class _FakeEmbedding:
         self._order = order
         self._script = script
         self.placement = _placement(order, JobId(f"{number:064x}"), script, 1)
+        self.ended = False
 
     async def events(self) -> AsyncIterator[EmbeddingEvent]:
         """Taken, the vectors, Done."""
@@ -175,6 +179,7 @@ class _FakeEmbedding:
             yield VectorsPiece(FAKE_DIMENSIONS, b"".join(vectors[at : at + 2]))
         tokens = sum(len(text.split()) for text in texts)
         result_hash = hashlib.sha256(b"".join(vectors)).digest()
+        self.ended = True
         yield Done(_outcome(self.placement.job_id, self._script, result_hash, tokens, 0, tokens))
 
 

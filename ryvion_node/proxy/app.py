@@ -15,6 +15,7 @@ from ryvion_node.market.interface import Market
 from ryvion_node.proxy.access import Keys
 from ryvion_node.proxy.chat import ChatCompletions
 from ryvion_node.proxy.counting import CountedMarket, RequestCounter
+from ryvion_node.proxy.embeddings import Embeddings
 from ryvion_node.proxy.endpoints import Health, Models, Receipts
 from ryvion_node.proxy.errors import ApiError, Headers
 from ryvion_node.proxy.gateway import Gateway
@@ -50,6 +51,7 @@ def create_app(
         Route("/v1/chat/completions", ChatCompletions(market, till, settings), methods=["POST"]),
         Route("/v1/completions", TextCompletions(market, till, settings), methods=["POST"]),
         Route("/v1/responses", Responses(market, till, settings), methods=["POST"]),
+        Route("/v1/embeddings", Embeddings(market, till), methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
         Route("/v1/models/{model:path}", models, methods=["GET"]),
         Route("/api/v1/offers", OffersView(market, keys), methods=["GET"]),

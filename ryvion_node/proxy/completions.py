@@ -72,7 +72,7 @@ class Completions(ABC):
                 ended = await follow(job, whole)
         except MarketError as error:
             raise asked.told(from_market(error, order)) from error
-        headers = _job_headers(whole.placement)
+        headers = job_headers(whole.placement)
         match ended:
             case Outcome():
                 answer = asked.whole(order.account.completion_id, whole.placement, whole.pieces, ended)
@@ -86,7 +86,7 @@ class Completions(ABC):
         """The answer as it comes. The status is sent once an executor accepted; until then errors are plain HTTP."""
         try:
             async with self._market.buy(order) as job:
-                await exchange.start(200, _STREAM_HEADERS + _job_headers(job.placement))
+                await exchange.start(200, _STREAM_HEADERS + job_headers(job.placement))
                 stream = AnswerStream(
                     exchange,
                     job.placement,
@@ -118,7 +118,8 @@ async def _run(stream: AnswerStream, job: BoughtJob, exchange: Exchange) -> Outc
                 await stream.fail(ApiError("node_failed", "This node was stopped before the answer was complete."))
 
 
-def _job_headers(placement: Placement) -> Headers:
+def job_headers(placement: Placement) -> Headers:
+    """Which job, on whose node, where."""
     return (
         ("x-ryvion-job-id", placement.job_id),
         ("x-ryvion-node", placement.node_key.hex()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from ryvion_node.market.interface import ChatOrder, MarketError
+from ryvion_node.market.interface import EmbeddingOrder, MarketError, Order
 from ryvion_node.proxy.constants import DEFAULT_RETRY_AFTER_MS, MAX_RETRY_AFTER_MS
 
 INVALID_REQUEST: Final = "invalid_request_error"
@@ -94,7 +94,7 @@ class ApiError(Exception):
         return json.dumps({"error": error}).encode()
 
 
-def from_market(error: MarketError, order: ChatOrder, *, charged: bool = False, headers: Headers = ()) -> ApiError:
+def from_market(error: MarketError, order: Order, *, charged: bool = False, headers: Headers = ()) -> ApiError:
     """A market's refusal as the client sees it; `charged`: text was delivered, so the client must not simply retry."""
     return ApiError(
         _CODE_OF_MARKET_CODE.get(error.code, error.code),
@@ -105,8 +105,11 @@ def from_market(error: MarketError, order: ChatOrder, *, charged: bool = False, 
     )
 
 
-def _param(error: MarketError, order: ChatOrder) -> str | None:
+def _param(error: MarketError, order: Order) -> str | None:
     """The parameter to change."""
+    if isinstance(order, EmbeddingOrder):
+        param = _PARAM_OF_MARKET_CODE.get(error.code)
+        return "input" if param == "messages" else param
     shape = "response_format" if order.output.kind != "text" else "tools"
     if error.code == "grammar_invalid":
         return shape

@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.types import Receive, Scope, Send
 
 from ryvion_node import __version__
-from ryvion_node.proxy import requests, responses_requests, text_completions
+from ryvion_node.proxy import embedding_requests, requests, responses_requests, text_completions
 from ryvion_node.proxy.access import ALLOWED, Action
 from ryvion_node.proxy.constants import MAX_IDEMPOTENCY_KEY_CHARACTERS
 from ryvion_node.proxy.errors import STATUS_AND_TYPE
@@ -100,6 +100,16 @@ OPERATIONS: Final = (
     ),
     _sold("/v1/completions", "Buy the continuation of a text", "TextRequest", "TextCompletion", "TextCompletion"),
     _sold("/v1/responses", "Buy a response, without memory", "ResponsesRequest", "Response", "ResponseEvent"),
+    Operation(
+        "post",
+        "/v1/embeddings",
+        "Buy vectors of texts",
+        {JSON: "EmbeddingList"},
+        "buy",
+        "EmbeddingRequest",
+        _SOLD,
+        sells=True,
+    ),
     Operation("get", "/v1/models", "List the models on offer", {JSON: "ModelList"}, "list_models"),
     Operation(
         "get", "/v1/models/{model}", "Show one of them", {JSON: "Model"}, "list_models", errors=("model_not_found",)
@@ -278,6 +288,7 @@ def _request_schemas() -> dict[str, Any]:
         requests.ChatRequest,
         text_completions.TextRequest,
         responses_requests.ResponsesRequest,
+        embedding_requests.EmbeddingRequest,
         RouteRequest,
     ]
     _, found = models_json_schema(
@@ -295,6 +306,9 @@ def _request_schemas() -> dict[str, Any]:
             properties.setdefault(parameter, {"description": "Accepted, without influence."})
         for parameter, harmless in sorted(requests.NOT_HONOURED.items()):
             properties.setdefault(parameter, _not_honoured(harmless))
+    embedding = schemas["EmbeddingRequest"]["properties"]
+    embedding["user"] = {"description": "Accepted, without influence."}
+    embedding |= {name: _not_honoured(harmless) for name, harmless in embedding_requests.NOT_HONOURED.items()}
     return schemas
 
 

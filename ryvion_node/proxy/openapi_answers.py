@@ -136,6 +136,25 @@ ANSWERS: Final[dict[str, Schema]] = {
             _object("One answer.", index=COUNT, text=TEXT, logprobs=_or_null(ANYTHING), finish_reason=_or_null(_REASON))
         ),
     ),
+    "EmbeddingList": _object(
+        "Vectors in the order of the texts.",
+        id=TEXT,
+        object=_constant("list"),
+        data=_list(
+            _object(
+                "One vector.",
+                object=_constant("embedding"),
+                index=COUNT,
+                embedding={
+                    "anyOf": [_list({"type": "number"}), TEXT],
+                    "description": "With base64: little-endian float32.",
+                },
+            )
+        ),
+        model=TEXT,
+        usage=_object("Tokens as billed.", prompt_tokens=COUNT, total_tokens=COUNT),
+        ryvion=ref("Ryvion"),
+    ),
     "Response": _object(
         "A response.",
         {"ryvion": ref("Ryvion")},

@@ -81,7 +81,7 @@ async def test_an_unknown_model_names_what_is_on_offer() -> None:
         ("GET", "/v1", 404, "unknown_url"),
         ("GET", "/v1/models/", 404, "model_not_found"),
         ("GET", "/health/", 404, "unknown_url"),
-        ("POST", "/v1/embeddings", 404, "unknown_url"),
+        ("POST", "/v1/audio/speech", 404, "unknown_url"),
         ("GET", "/%ff%00/..//", 404, "unknown_url"),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
         ("DELETE", "/v1/models/echo", 405, "method_not_allowed"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import openapi_spec_validator
 import pytest
+import requests
 import schemathesis
 import trio
 from hypothesis import HealthCheck, Phase, settings
@@ -101,6 +102,15 @@ async def test_answers_and_events_are_as_described(path: str, model: str) -> Non
             conforms(event, operation.answers[EVENTS] or "")
 
 
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+async def test_embeddings_are_as_described(encoding: str) -> None:
+    async with serving(SCRIPTS) as endpoint:
+        body = {"model": "echo", "input": ["a", "b"], "encoding_format": encoding}
+        conforms(body, "EmbeddingRequest")
+        reply = await endpoint.ask("POST", "/v1/embeddings", body, authorization="Bearer sk-buyer")
+        conforms(reply.json(), "EmbeddingList")
+
+
 async def test_other_answers_are_as_described() -> None:
     async with serving(SCRIPTS) as endpoint:
 
@@ -129,7 +139,8 @@ class Live:
 
 
 @pytest.fixture(scope="module")
-def live() -> Iterator[str]:
+def live() -> Iterator[tuple[str, requests.Session]]:
+    """The endpoint's URL, and one client for all that is sent."""
     started: list[Live] = []
     ready = threading.Event()
 
@@ -145,7 +156,9 @@ def live() -> Iterator[str]:
     thread.start()
     try:
         assert ready.wait(10)
-        yield started[0].url
+        with requests.Session() as session:
+            session.trust_env = False
+            yield started[0].url, session
     finally:
         started[0].token.run_sync_soon(started[0].stop.cancel)
         thread.join(10)
@@ -159,13 +172,17 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 FUZZING = settings(max_examples=25, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 
 
-def send(case: schemathesis.Case[Any], url: str) -> None:
-    case.call_and_validate(base_url=url, headers={"authorization": "Bearer sk-buyer"}, checks=CHECKS, timeout=10)
+def send(case: schemathesis.Case[Any], live: tuple[str, requests.Session]) -> None:
+    url, session = live
+    headers = {"authorization": "Bearer sk-buyer"}
+    case.call_and_validate(base_url=url, session=session, headers=headers, checks=CHECKS, timeout=10)
 
 
 @SCHEMA.parametrize()
 @FUZZING
-def test_whatever_is_sent_the_endpoint_does_not_fail(case: schemathesis.Case[Any], live: str) -> None:
+def test_whatever_is_sent_the_endpoint_does_not_fail(
+    case: schemathesis.Case[Any], live: tuple[str, requests.Session]
+) -> None:
     if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
         case.body["model"] = "echo"
     send(case, live)
@@ -174,7 +191,7 @@ def test_whatever_is_sent_the_endpoint_does_not_fail(case: schemathesis.Case[Any
 @SCHEMA.include(path=list(REQUESTS)).parametrize()
 @FUZZING
 def test_whatever_stands_beside_a_sound_question_the_endpoint_does_not_fail(
-    case: schemathesis.Case[Any], live: str
+    case: schemathesis.Case[Any], live: tuple[str, requests.Session]
 ) -> None:
     if isinstance(case.body, dict):
         case.body |= REQUESTS[case.path] | {"model": "echo"}
