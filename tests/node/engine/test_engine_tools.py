@@ -5,81 +5,44 @@ from __future__ import annotations
 import gc
 import json
 import tracemalloc
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from engine_support import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tool_templates import (
+    ANYTHING,
+    ASK,
+    END,
+    HERMES,
+    NONE,
+    PLAIN,
+    START,
+    STYLES,
+    TOLD,
+    TOOLS,
+    WEATHER,
+    answered,
+    called,
+    choose,
+    heard,
+    prompts_of,
+    shown,
+)
 
 from ryvion_node.engine.constants import MAX_JSON_DEPTH
 from ryvion_node.engine.wire import WireTools, WireTurn
 from ryvion_node.engine.worker import template as template_module
-from ryvion_node.engine.worker.grammar import GrammarInvalid, Grammars
+from ryvion_node.engine.worker.grammar import Grammars
 from ryvion_node.engine.worker.llama import Log, Model
-from ryvion_node.engine.worker.prompt import Prepared, Prompts, manner_of
+from ryvion_node.engine.worker.prompt import Prompts, manner_of
 from ryvion_node.engine.worker.speech.families import CallStyle, Thoughts
 from ryvion_node.engine.worker.speech.forced import answer_grammar
 from ryvion_node.engine.worker.speech.parts import Parts
 from ryvion_node.engine.worker.speech.speech import Speech
 from ryvion_node.engine.worker.speech.tools import Offer, ToolsRefused, short_id
 from ryvion_node.engine.worker.template import ChatTemplate, TemplateRefused
-
-SCHEMA = '{"type":"object","properties":{"city":{"type":"string"},"unit":{"$ref":"#/$defs/Unit"}},"required":["city"],"additionalProperties":false,"$defs":{"Unit":{"enum":["c","f"]}}}'
-WEATHER = ("get_weather", "The weather of a city", SCHEMA)
-CLOCK = ("now", "", "")
-TOOLS: WireTools = ((WEATHER, CLOCK), "auto", "", True)
-NONE: WireTools = ((), "auto", "", True)
-ANYTHING = ("", "")
-
-START = "{% for m in messages %}<|{{ m.role }}|>"
-END = "<|end|>{% endfor %}<|assistant|>"
-TOLD = "{% if tools %}<|system|>{% for t in tools %}{{ t | tojson }}\n{% endfor %}<|end|>{% endif %}"
-HERMES = (
-    TOLD + START + "{{ m.content or '' }}{% for c in m.tool_calls or [] %}<tool_call>\n"
-    '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}\n</tool_call>{% endfor %}'
-    + END
-)
-LLAMA = (
-    TOLD + START + "{{ m.content or '' }}{% for c in m.tool_calls or [] %}{# <|python_tag|> #}"
-    '{{ \'{"name": "\' + c.function.name + \'", "parameters": \' }}{{ c.function.arguments | tojson }}{{ "}" }}'
-    "{% endfor %}" + END
-)
-MISTRAL = (
-    "{% if tools %}[TOOLS][{% for t in tools %}{{ '{' }}{% for key, value in t.function.items() %}"
-    "{{ '\"' + key + '\": ' + value | tojson + ('' if loop.last else ', ') }}{% endfor %}}{% endfor %}]{% endif %}"
-    + START
-    + "{% if m.tool_calls is defined %}[TOOL_CALLS] [{% for c in m.tool_calls %}{% set call = c.function | tojson %}"
-    "{% if c.id | length != 9 %}{{ raise_exception('ids have nine characters') }}{% endif %}"
-    "{{ call[:-1] + ', \"id\": \"' + c.id[-9:] + '\"}' }}{% if not loop.last %}, {% endif %}{% endfor %}]"
-    "{% else %}{{ m.content }}{% endif %}" + END
-)
-PHI = (
-    TOLD + START + "{{ m.content if m.content }}{% if m.tool_calls %}<|tool_call|>[{% for c in m.tool_calls %}"
-    "{{ c.function | tojson }}{% if not loop.last %}, {% endif %}{% endfor %}]<|/tool_call|>{% endif %}" + END
-)
-MISTRAL_NAMED = (
-    TOLD + START + "{{ m.content or '' }}{% for c in m.tool_calls or [] %}"
-    "[TOOL_CALLS]{{ c.function.name }}[CALL_ID]{{ c.id }}[ARGS]{{ c.function.arguments | tojson }}{% endfor %}" + END
-)
-PLAIN = START + "{{ m.content }}" + END
-THINKING = START + "{{ m.content.split('</think>')[-1] }}" + END + "<think>\n"
-STYLES = {"hermes": HERMES, "llama": LLAMA, "mistral": MISTRAL, "named": MISTRAL_NAMED, "phi": PHI, "taught": PLAIN}
-
-ASK: WireTurn = ("user", "How warm is it?", "", (), "")
-
-
-def called(*calls: tuple[str, str]) -> WireTurn:
-    return "assistant", "", "", tuple((f"call_{at}", *call) for at, call in enumerate(calls)), ""
-
-
-def answered(content: str) -> WireTurn:
-    return "tool", content, "", (), "call_0"
-
-
-def choose(choice: str, name: str = "", *, parallel: bool = True) -> WireTools:
-    return (WEATHER, CLOCK), choice, name, parallel
 
 
 @pytest.fixture(scope="module")
@@ -90,27 +53,6 @@ def model() -> Model:
 @pytest.fixture(scope="module")
 def grammars(model: Model) -> Grammars:
     return Grammars(model.vocabulary)
-
-
-def shown(source: str, turns: Sequence[WireTurn], tools: WireTools = NONE) -> tuple[str, str]:
-    """The whole prompt, and what of it the template wrote."""
-    segments = ChatTemplate(source, bos="<s>", eos="</s>").segments(turns, Offer.of(tools))
-    own = "".join(segment.text for segment in segments if not segment.is_content)
-    return "".join(segment.text for segment in segments), own
-
-
-def accepts(grammars: Grammars, model: Model, prepared: Prepared, text: str) -> bool:
-    """May the whole answer be this text?"""
-    mask, vocabulary = grammars.compile(prepared.output), model.vocabulary
-    for token in vocabulary.tokenise(text):
-        if not mask.allowed()[token]:
-            return False
-        mask.take(token)
-    return any(mask.allowed()[token] for token in range(vocabulary.size) if vocabulary.ends(token))
-
-
-def heard(prepared: Prepared, text: str) -> Parts:
-    return prepared.speech.add(text) + prepared.speech.finish()
 
 
 # Rendering.
@@ -186,7 +128,7 @@ ARGUMENTS = st.dictionaries(st.text(max_size=8) | st.just(EVIL), JSON, max_size=
 def test_nothing_anybody_writes_becomes_a_control_token(
     model: Model, name: str, content: str, arguments: str, schema: str
 ) -> None:
-    prompts = _prompts(model, name)
+    prompts = prompts_of(model, name)
     vocabulary = model.vocabulary
 
     def control(content: str, arguments: str, schema: str) -> list[int]:
@@ -201,20 +143,11 @@ def test_nothing_anybody_writes_becomes_a_control_token(
     assert control(content, arguments, schema) == control("", "{}", "{}")
 
 
-_made: dict[str, Prompts] = {}
-
-
-def _prompts(model: Model, name: str) -> Prompts:
-    if name not in _made:
-        _made[name] = Prompts(model, STYLES[name])
-    return _made[name]
-
-
 @pytest.mark.parametrize("name", STYLES)
 @settings(max_examples=40, deadline=None)
 @given(arguments=ARGUMENTS)
 def test_what_a_template_writes_is_read_back(model: Model, name: str, arguments: str) -> None:
-    prompts = _prompts(model, name)
+    prompts = prompts_of(model, name)
     calls = (("get_weather", arguments), ("now", "{}"))
     vocabulary = model.vocabulary
     before = prompts.prepare((ASK,), TOOLS, ANYTHING).tokens
@@ -255,14 +188,14 @@ def test_offers_that_make_no_sense_are_refused(tools: WireTools, reason: str) ->
 
 
 def test_choice_none_hides_the_tools(model: Model) -> None:
-    prompts = _prompts(model, "hermes")
+    prompts = prompts_of(model, "hermes")
     hidden = prompts.prepare((ASK,), choose("none"), ANYTHING)
     assert hidden.tokens == prompts.prepare((ASK,), NONE, ANYTHING).tokens
     assert heard(hidden, '<tool_call>{"name": "now"}</tool_call>').content.startswith("<tool_call>")
 
 
 def test_ids_differ_between_turns_and_calls_and_not_between_repetitions(model: Model) -> None:
-    prompts = _prompts(model, "hermes")
+    prompts = prompts_of(model, "hermes")
     text = '<tool_call>{"name": "now"}</tool_call>' * 2
 
     def ids(*turns: WireTurn) -> list[str]:
@@ -302,133 +235,6 @@ def test_tools_are_taught_where_the_template_is_silent(model: Model) -> None:
     picky = "{% if messages[0].role == 'system' %}{{ raise_exception('no rules') }}{% endif %}" + PLAIN
     assert "Be brief.\n\nHow warm is it?" in told(picky, rule, ASK, tools=NONE)
     assert told(picky, rule, ASK).index("Be brief.") < told(picky, rule, ASK).index("How warm")
-
-
-# Calls that must be made.
-
-PARIS = '{"city": "Paris","unit":"c"}'
-WRITTEN = {
-    "hermes": '<tool_call>\n{"name": "NAME", "arguments": @}\n</tool_call>',
-    "llama": '{"name": "NAME", "parameters": @}',
-    "mistral": '[TOOL_CALLS][{"name": "NAME", "arguments": @}]',
-    "named": "[TOOL_CALLS]NAME[ARGS]@",
-    "phi": '<|tool_call|>[{"name": "NAME", "arguments": @}]<|/tool_call|>',
-    "taught": '<tool_call>\n{"name": "NAME", "arguments": @}\n</tool_call>',
-}
-TWICE = {"hermes": "\n", "llama": "; ", "taught": "\n", "named": ""}
-
-
-def written(name: str, tool: str, arguments: str) -> str:
-    return WRITTEN[name].replace("NAME", tool).replace("@", arguments)
-
-
-@pytest.mark.parametrize("name", STYLES)
-def test_a_forced_call_can_be_nothing_else(model: Model, grammars: Grammars, name: str) -> None:
-    prompts = _prompts(model, name)
-
-    def fits(tools: WireTools, text: str) -> bool:
-        return accepts(grammars, model, prompts.prepare((ASK,), tools, ANYTHING), text)
-
-    weather, clock = written(name, "get_weather", PARIS), written(name, "now", "{}")
-    assert heard(prompts.prepare((ASK,), TOOLS, ANYTHING), weather).calls[0][2:] == ("get_weather", PARIS)
-    assert fits(choose("required"), weather)
-    assert fits(choose("required"), clock)
-    assert fits(choose("named", "get_weather"), weather)
-    assert not fits(choose("named", "get_weather"), clock)
-    assert not fits(choose("required"), "It is warm.")
-    assert not fits(choose("required"), written(name, "get_weather", "{}"))
-    assert not fits(choose("required"), written(name, "get_weather", '{"city": 7}'))
-    if name in TWICE:
-        assert fits(choose("required"), weather + TWICE[name] + clock)
-        assert not fits(choose("required", parallel=False), weather + TWICE[name] + clock)
-    assert prompts.prepare((ASK,), TOOLS, ANYTHING).output == ANYTHING
-
-
-@pytest.mark.parametrize("source", [PLAIN + "{# <think></think> #}", THINKING], ids=["may think", "must think"])
-def test_thoughts_come_before_what_is_forced(model: Model, grammars: Grammars, source: str) -> None:
-    prompts = Prompts(model, source)
-    thought = "<think>\nHm, {1\n</think>\n\n" if source != THINKING else "Hm, {1\n</think>\n\n"
-    call = written("taught", "get_weather", PARIS)
-    prepared = prompts.prepare((ASK,), choose("required"), ANYTHING)
-    assert accepts(grammars, model, prepared, thought + call)
-    assert not accepts(grammars, model, prepared, thought + "no call")
-    assert accepts(grammars, model, prepared, call) == (source != THINKING)
-    out = heard(prepared, thought + call)
-    assert (out.reasoning, out.content, out.calls[0][3]) == ("Hm, {1", "", PARIS)
-
-    schema = ("json_schema", '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}')
-    for output, good, bad in (
-        (schema, '{"a": 5}', '{"a": "5"}'),
-        (("regex", "a/+"), "a//", "b/"),
-        (("json_object", ""), "{}", "[]"),
-    ):
-        prepared = prompts.prepare((ASK,), NONE, output)
-        assert accepts(grammars, model, prepared, thought + good)
-        assert not accepts(grammars, model, prepared, thought + bad)
-        assert heard(prepared, thought + good).content == good
-    # A Lark grammar is about all of the answer.
-    prepared = prompts.prepare((ASK,), NONE, ("lark", 'start: "yes"'))
-    assert accepts(grammars, model, prepared, "yes")
-    assert heard(prepared, "yes").content == "yes"
-
-
-@pytest.mark.parametrize("name", STYLES)
-def test_beside_tools_that_may_be_called_output_is_checked_too(model: Model, grammars: Grammars, name: str) -> None:
-    prompts = _prompts(model, name)
-    output = ("json_schema", '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}')
-    prepared = prompts.prepare((ASK,), TOOLS, output)
-    call = written(name, "get_weather", PARIS)
-    assert accepts(grammars, model, prepared, '{"a": 5}')
-    assert accepts(grammars, model, prepared, ("<|python_tag|>" if name == "llama" else "") + call)
-    assert not accepts(grammars, model, prepared, "It is warm.")
-    required = prompts.prepare((ASK,), choose("required"), output)
-    assert not accepts(grammars, model, required, '{"a": 5}')
-    with pytest.raises(ToolsRefused, match="Lark"):
-        prompts.prepare((ASK,), TOOLS, ("lark", 'start: "yes"'))
-
-
-def test_a_continued_answer_is_held_to_its_grammar_from_where_it_stands(model: Model, grammars: Grammars) -> None:
-    prompts = Prompts(model, THINKING)
-    start: WireTurn = ("assistant", "Hm</think>\n\nSo:", "", (), "")
-    prepared = prompts.prepare((ASK, start), NONE, ("json_object", ""))
-    assert accepts(grammars, model, prepared, "{}")
-    assert heard(prepared, "{}") == Parts("{}")
-    musing: WireTurn = ("assistant", "Hm", "", (), "")
-    prepared = prompts.prepare((ASK, musing), NONE, ANYTHING)
-    assert heard(prepared, " yes</think>No.") == Parts("No.", "yes")
-
-
-@pytest.mark.parametrize(
-    "schema",
-    [
-        '{"type": "nonsense"}',
-        '{"type": "object", "properties": 3}',
-        '{"$ref": "http://example.org/x"}',
-        '{"$ref": "#/nowhere"}',
-    ],
-)
-def test_parameters_that_are_no_schema_are_refused_when_they_matter(
-    model: Model, grammars: Grammars, schema: str
-) -> None:
-    tools: WireTools = ((("x", "", schema),), "required", "", True)
-    with pytest.raises(GrammarInvalid):
-        grammars.compile(_prompts(model, "hermes").prepare((ASK,), tools, ANYTHING).output)
-
-
-@pytest.mark.parametrize("schema", ["", "{}", '{"type": "object", "properties": {}}'])
-def test_a_function_without_parameters_is_called_with_none(model: Model, grammars: Grammars, schema: str) -> None:
-    tools: WireTools = ((("x", "", schema),), "required", "", True)
-    required = _prompts(model, "hermes").prepare((ASK,), tools, ANYTHING)
-    assert accepts(grammars, model, required, written("hermes", "x", "{}"))
-    assert not accepts(grammars, model, required, written("hermes", "x", '{"a": 1}'))
-
-
-def test_words_for_people_do_not_count_as_grammar(model: Model, grammars: Grammars) -> None:
-    schema = {"type": "object", "description": "(" * 500, "properties": {"description": {"const": {"title": "x"}}}}
-    tools: WireTools = ((("x", "", json.dumps(schema)),), "required", "", True)
-    prepared = _prompts(model, "hermes").prepare((ASK,), tools, ANYTHING)
-    assert accepts(grammars, model, prepared, written("hermes", "x", '{"description": {"title": "x"}}'))
-    assert not accepts(grammars, model, prepared, written("hermes", "x", '{"description": {}}'))
 
 
 # Templates are programs.
