@@ -253,8 +253,9 @@ def _event(name: str) -> Schema:
         "With `stream`: server-sent events like this one, comments in silence, and `[DONE]` as the last data (responses "
         "end with their last event). A failure is an event whose data is an Error, and the last one."
     )
-    data = {"type": "string", "contentMediaType": JSON, "contentSchema": {"anyOf": [ref(name), ref("Error")]}}
-    return {"type": "object", "description": meaning, "properties": {"event": TEXT, "data": data}, "required": ["data"]}
+    told = {"type": "string", "contentMediaType": JSON, "contentSchema": {"anyOf": [ref(name), ref("Error")]}}
+    fields = {"event": TEXT, "data": {"anyOf": [{"const": "[DONE]"}, told]}}
+    return {"type": "object", "description": meaning, "properties": fields, "required": ["data"]}
 
 
 def _errors(operation: Operation) -> dict[str, object]:
