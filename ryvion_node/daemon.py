@@ -58,7 +58,7 @@ from ryvion_node.proxy.settings import Settings
 from ryvion_node.proxy.vault import FolderVault
 from ryvion_node.proxy.wiring import LedgerReceipts, NodeKeys
 from ryvion_protocol.constants import MARKET_PROTOCOL
-from ryvion_protocol.messages import CHAT, Hardware
+from ryvion_protocol.messages import Hardware
 from ryvion_protocol.schema import NodeKey, as_label
 
 
@@ -84,8 +84,6 @@ class NodeReady:
     control: str | None
     serving: tuple[str, ...]
     """Models that are for sale."""
-    not_sold: tuple[str, ...] = ()
-    """Models that run and that the market has no jobs for yet: those that make vectors."""
 
 
 def run_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeReady], None]) -> None:
@@ -147,8 +145,7 @@ async def serve_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeR
                     listening=here.listening,
                     endpoint=None if url is None else f"{url}/v1",
                     control=url,
-                    serving=tuple(model.name for model in models if model.kind == CHAT),
-                    not_sold=tuple(model.name for model in models if model.kind != CHAT),
+                    serving=tuple(model.name for model in models),
                 )
             )
             try:

@@ -157,15 +157,11 @@ def ready_line(ready: NodeReady, *, as_json: bool) -> str:
                 "endpoint": ready.endpoint,
                 "control": ready.control,
                 "serving": list(ready.serving),
-                "not_sold": list(ready.not_sold),
             }
         )
     parts = [f"ready: {ready.peer_id}", f"peers reach it at {', '.join(ready.listening)}"]
     if ready.serving:
         parts.append(f"serving {', '.join(ready.serving)}")
-    if ready.not_sold:
-        nothing = "" if ready.serving else "there is nothing to sell: "
-        parts.append(f"{nothing}the market has no jobs yet for embedding models ({', '.join(ready.not_sold)})")
     if ready.endpoint is not None:
         parts.append(f"endpoint {ready.endpoint}")
     return "; ".join(parts)

@@ -17,6 +17,7 @@ from ryvion_node.executor.constants import (
     OFFER_REFRESH_MAX_S,
     OFFER_REFRESH_MIN_S,
 )
+from ryvion_node.executor.quoting import speed_of
 from ryvion_node.log import log_event
 from ryvion_protocol.constants import MAX_ADDRESSES_PER_OFFER, MAX_MODELS_PER_OFFER, OFFER_LIFETIME_MS
 from ryvion_protocol.errors import FramingError
@@ -87,7 +88,7 @@ def _offer(
                 price_out=advert.price_out,
                 slots_total=model.slots,
                 slots_free=free(model.name),
-                millitokens_per_s=model.millitokens_per_s,
+                millitokens_per_s=speed_of(model),
                 features=tuple(sorted(set(model.features))),
             )
             for model in models

@@ -71,7 +71,7 @@ def quote_for(
 ) -> Quote:
     """A binding bid with an honest expectation of the first token."""
     prompt_ms = request.prompt_tokens_max * 1_000_000 // max(model.prompt_millitokens_per_s, 1)
-    token_ms = 1_000_000 // max(model.millitokens_per_s, 1)
+    token_ms = 1_000_000 // max(speed_of(model), 1)
     waiting_ms = queue_depth * _job_ms(model) // max(model.slots, 1)
     return Quote(
         request_hash=request_hash,
@@ -84,11 +84,16 @@ def quote_for(
         jurisdiction=shop.jurisdiction,
         queue_depth=queue_depth,
         first_token_ms=min(model.load_ms + prompt_ms + token_ms + waiting_ms, 2**32 - 1),
-        millitokens_per_s=model.millitokens_per_s,
+        millitokens_per_s=speed_of(model),
         issued_ms=now_ms,
         expires_ms=now_ms + QUOTE_LIFETIME_MS,
     )
 
 
+def speed_of(model: EngineModel) -> int:
+    """In 1/1000 token per second: of writing, or of reading where there is nothing to write."""
+    return model.prompt_millitokens_per_s if model.kind == EMBEDDING else model.millitokens_per_s
+
+
 def _job_ms(model: EngineModel) -> int:
-    return TYPICAL_JOB_TOKENS * 1_000_000 // max(model.millitokens_per_s, 1)
+    return TYPICAL_JOB_TOKENS * 1_000_000 // max(speed_of(model), 1)

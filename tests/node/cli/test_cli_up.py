@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,8 +95,3 @@ def test_the_ready_line_is_for_programs_and_for_people() -> None:
     line = ready_line(ready, as_json=False)
     assert "\n" not in line
     assert all(part in line for part in ("12D3KooWpeer", "http://127.0.0.1:7986/v1", "ryvion-tiny"))
-    assert "nothing to sell" not in line
-    embedding = replace(ready, serving=(), not_sold=("some-vectors",))
-    assert json.loads(ready_line(embedding, as_json=True))["not_sold"] == ["some-vectors"]
-    line = ready_line(embedding, as_json=False)
-    assert "there is nothing to sell: the market has no jobs yet for embedding models (some-vectors)" in line

@@ -11,7 +11,7 @@ import trio
 from ryvion_node.engine import interface as engine
 from ryvion_node.engine.fake import Script, fake_model
 from ryvion_node.executor.announcer import Advert, draw_up_offer
-from ryvion_node.executor.quoting import Shop, fitting_model, refusal_of
+from ryvion_node.executor.quoting import Shop, fitting_model, quote_for, refusal_of
 from ryvion_node.executor.request import generation_request, wire_logprob
 from ryvion_node.market.interface import ChatOrder, MarketError, Piece
 from ryvion_node.market.wanted import job_request, needed_features, sampling_of
@@ -224,6 +224,12 @@ def test_an_embedding_is_quoted_for_its_texts_alone() -> None:
     able = shop(kind="embedding", context_tokens=8)
     asked = question("embedding", prompt_tokens_max=1000, completion_tokens_max=0)
     assert refusal_of(able, asked, able.models[0]) is None
+    dear = replace(able, price_in=10**6, price_out=10**12)
+    assert refusal_of(dear, replace(asked, max_price=1000), able.models[0]) is None
+    assert refusal_of(dear, replace(asked, max_price=999), able.models[0]) is not None
+    reads = fake_model("tiny", kind="embedding", millitokens_per_s=0, prompt_millitokens_per_s=1_000_000)
+    quote = quote_for(able, asked, bytes(32), reads, 0, 0)
+    assert (quote.first_token_ms, quote.millitokens_per_s) == (1001, 1_000_000)
 
 
 @pytest.mark.parametrize("features", [(), ("json_schema",)])
