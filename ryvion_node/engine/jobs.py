@@ -218,11 +218,16 @@ def _embed(number: int, texts: tuple[str, ...]) -> Embed:
     return Embed(number, texts)
 
 
+def model_broken(model: str) -> EngineError:
+    """For the buyer. The reason names files of the owner's, so it is for the owner alone."""
+    return EngineError("model_broken", f"{model} cannot be served; the log of its node says why")
+
+
 def worker_error(model: str, end: End) -> EngineError:
     """What a job is told when its worker is gone."""
     match end:
-        case Broken(reason):
-            return EngineError("model_broken", reason)
+        case Broken():
+            return model_broken(model)
         case Unloaded():
             return EngineError("worker_crashed", f"{model} was unloaded; try again")
         case Died(reason, stalled=True):

@@ -16,6 +16,7 @@ from ryvion_node.engine.files import DigestCache, FileState
 from ryvion_node.engine.gguf import GgufError
 from ryvion_node.engine.gguf_shape import read_shape
 from ryvion_node.engine.interface import EngineError, EngineModel, Feature, ModelSpec
+from ryvion_node.engine.jobs import model_broken
 from ryvion_node.engine.memory import Memory, MemoryEstimate, context_of, estimate, shown
 from ryvion_node.engine.residency import Residency
 from ryvion_node.engine.restart import GiveUp, RestartPolicy
@@ -213,7 +214,7 @@ class ServedModel:
         name = self._spec.name
         while self.state != "ready" or self._worker is None:
             if self.state == "broken":
-                raise EngineError("model_broken", self._reason)
+                raise model_broken(name)
             if self.model is None:
                 why = f" ({self._reason})" if self._reason else ""
                 raise EngineError("worker_crashed", f"{name} is {self.state}{why}; try again shortly")

@@ -114,7 +114,9 @@ async def test_wrong_files_are_named_and_the_others_serve(spec: ModelSpec, tmp_p
             assert status.state == "broken"
             assert ".gguf" in status.reason
             error = await failure(engine, replace(REQUEST, model=status.name))
-            assert (error.code, str(error)) == ("model_broken", status.reason)
+            assert error.code == "model_broken"
+            # A buyer has no use for the owner's paths.
+            assert str(error) == f"{status.name} cannot be served; the log of its node says why"
         assert "SHA-256" in engine.status()[2].reason
         assert end_of(await collect(engine, REQUEST))
 
