@@ -16,8 +16,12 @@ class TookTooLong(BaseException):
     """Raised in the middle of the code; no `except Exception` of that code catches it."""
 
 
+class NoThread(Exception):
+    """The system has none left to watch the time with: memory is short."""
+
+
 def within(seconds: float, work: Callable[[], _T]) -> _T:
-    """What `work` returns. Raises TookTooLong, unless the code is stuck in one call of a C library."""
+    """What `work` returns. Raises TookTooLong, unless the code is stuck in one call of a C library, or NoThread."""
     thread = threading.get_ident()
     lock = threading.Lock()
     over = False
@@ -29,7 +33,10 @@ def within(seconds: float, work: Callable[[], _T]) -> _T:
 
     timer = threading.Timer(seconds, stop)
     timer.daemon = True
-    timer.start()
+    try:
+        timer.start()
+    except RuntimeError as exc:
+        raise NoThread(str(exc)) from exc
     try:
         return work()
     finally:

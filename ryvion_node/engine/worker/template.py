@@ -21,7 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ryvion_node.engine.constants import MAX_MARKED_CHARS, MAX_RENDERED_CHARS, MAX_TEMPLATE_CHARS, TEMPLATE_S
 from ryvion_node.engine.wire import WireCall, WireTurn
-from ryvion_node.engine.worker.deadline import TookTooLong, within
+from ryvion_node.engine.worker.deadline import NoThread, TookTooLong, within
 from ryvion_node.engine.worker.marks import Marks, MarksExhausted
 from ryvion_node.engine.worker.speech.tools import NO_OFFER, Offer, call_arguments, short_id
 
@@ -38,6 +38,10 @@ class TemplateRefused(Exception):
 
 class TemplateEndless(TemplateRefused):
     """The template was stopped."""
+
+
+class TemplateUntried(TemplateRefused):
+    """The template was not even begun, which says nothing about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,7 @@ class ChatTemplate:
         """The contents in the prompt; empty when it refuses."""
         try:
             return "".join(part.text for part in self.segments(turns, offer) if part.is_content)
-        except TemplateEndless:
+        except (TemplateEndless, TemplateUntried):
             raise
         except TemplateRefused:
             return ""
@@ -161,6 +165,8 @@ class ChatTemplate:
             return within(TEMPLATE_S, lambda: self._generate(names))
         except (TemplateRefused, MarksExhausted):
             raise
+        except NoThread as exc:
+            raise TemplateUntried("no room for rendering its chat template: configure fewer or smaller slots") from exc
         except TookTooLong:
             raise TemplateEndless(f"the chat template does not come to an end within {TEMPLATE_S:g} s") from None
         except jinja2.TemplateError as exc:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -127,6 +129,15 @@ def test_refusals_have_reasons(template: str, reason: str) -> None:
 def test_a_template_that_takes_no_question_is_no_template(template: str, reason: str) -> None:
     with pytest.raises(TemplateRefused, match=reason):
         ChatTemplate(template, bos="<s>", eos="</s>")
+
+
+def test_memory_that_is_short_is_not_the_templates_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(TemplateRefused, match="no room for rendering"):
+        ChatTemplate(CHAT, bos="<s>", eos="</s>")
 
 
 def test_a_template_may_insist_on_a_system_message() -> None:
