@@ -49,6 +49,6 @@ def _look(spec: RemoteSpec) -> Finding:
         return fail("other engine", f"{spec.name}: {exc}", "correct its [[executor.remote_models]] table")
     except (ServerLost, ServerSlow) as exc:
         return warn(
-            "engine", f"{spec.name}: {exc}", "start the engine, or correct the URL; it is offered once it answers"
+            "other engine", f"{spec.name}: {exc}", "start the engine, or correct the URL; it is offered once it answers"
         )
     return ok("other engine", f"{spec.name}: {server.address} serves it as {listed.served_as}")
