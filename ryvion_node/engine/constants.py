@@ -90,6 +90,14 @@ STOP_GRACE_S: Final = 2.0
 """For an orderly end before SIGKILL; the worker holds no state worth more."""
 STDERR_TAIL_BYTES: Final = 4096
 """Kept of the child's stderr, for error reasons."""
+MAX_REASON_CHARS: Final = 8192
+"""Of a worker's reason: twice the longest path."""
+MAX_FIGURE: Final = 10**12
+"""Of a worker's speeds in 1/1000 token/s, and of its steps in microseconds: far beyond any machine, and an offer holds it."""
+MAX_CONTEXT_TOKENS: Final = 2**32 - 1
+"""As many as an offer carries."""
+MAX_QUANTISATION_BYTES: Final = 64
+"""As many as an offer carries."""
 
 WORKER_OPEN_FILES: Final = 1024
 """Descriptors of a worker: its pipes, its model, and what GPU drivers open."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
 
+from ryvion_node.engine.claims import is_possible
 from ryvion_node.engine.constants import MAX_FIGURES, MAX_FIGURES_BYTES
 from ryvion_node.engine.interface import ModelSpec
 from ryvion_node.engine.wire import Ready
@@ -89,7 +90,10 @@ def _figures(values: dict[str, object]) -> Figures:
     kinds = {field.name: str if field.type == "str" else int for field in fields(Figures)}
     if set(values) != set(kinds) or not all(type(value) is kinds[name] for name, value in values.items()):
         raise ValueError("not figures")
-    return Figures(**values)  # type: ignore[arg-type]
+    figures = Figures(**values)  # type: ignore[arg-type]
+    if figures.load_ms < 0 or not is_possible(figures):
+        raise ValueError("impossible figures")
+    return figures
 
 
 def _save(store: Path, known: dict[str, Figures]) -> None:

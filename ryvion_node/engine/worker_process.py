@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from ryvion_node.engine import constants as limits
+from ryvion_node.engine.claims import check_ready, check_speed, plain_line
 from ryvion_node.engine.wire import (
     Cancel,
     Counted,
@@ -258,14 +259,16 @@ class WorkerProcess:
             case Loading():
                 self._heard_at = trio.current_time()
             case Ready() if self._ready is None:
+                check_ready(message, self._start)
                 self._ready = message
                 on_ready(message)
             case Speed() if self._ready is not None:
+                check_speed(message)
                 on_speed(message)
             case Pong(number=number):
                 self._pong = number
             case Failed(message=reason):
-                self._end = Broken(reason)
+                self._end = Broken(plain_line(reason))
             case other:
                 raise WireError(f"unexpected {type(other).__name__}")
 
@@ -307,7 +310,7 @@ class WorkerProcess:
             if how == "SIGKILL":
                 how += " (out of memory?)"
             lines = self._stderr.decode("utf-8", "replace").strip().splitlines()
-            said = f": {lines[-1][:200]}" if lines else ""
+            said = f": {plain_line(lines[-1][:200])}" if lines else ""
             self._end = Died(f"{how}{said}", stalled=False)
         return self._end
 
