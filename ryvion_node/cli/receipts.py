@@ -128,7 +128,7 @@ def export_command(names: tuple[str, ...], output: Path | None, paths: Paths) ->
 @click.option(
     "--answer",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="File with the exact text of the answer, or with the JSON that the API gave; its SHA-256 is compared.",
+    help="File with the exact text of the answer, or with the JSON that the API gave (embeddings too); its SHA-256 is compared.",
 )
 @json_option
 def verify_command(file: Any, answer: Path | None, as_json: bool) -> None:
