@@ -20,7 +20,7 @@ from ryvion_node.errors import EXIT_USAGE, OperatorError
 
 VARIABLE: Final = "RYVION_TEST_ENGINE"
 KEEP_ALIVES: Final = 4
-"""Of the endpoint's keep-alive intervals, so many pass before mock-slow-start's first word."""
+"""So many of the endpoint's keep-alive intervals are over before mock-slow-start's first word."""
 
 _TOKEN_S: Final = 0.02
 _LINGER_S: Final = 1.0
@@ -60,7 +60,7 @@ class ScriptedEngine(FakeEngine):
         """`keep_alive_s`: of the endpoint whose silence mock-slow-start tries. Raises ScriptedEngineRefused."""
         if environment.get(VARIABLE) != "1":
             raise ScriptedEngineRefused
-        self._slow_s = KEEP_ALIVES * keep_alive_s
+        self._slow_s = (KEEP_ALIVES + 0.5) * keep_alive_s
         self._seen: dict[bytes, None] = {}
         """Requesters that mock-429-once has turned away."""
         super().__init__(

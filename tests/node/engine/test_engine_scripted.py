@@ -1,0 +1,91 @@
+"""The scripted engine: what its models do, and that nobody starts it by accident."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from ryvion_node.config import ConfigInvalid, load_config
+from ryvion_node.engine.interface import Ended, EngineError, GenerationRequest, Piece, PromptRead, Sampling, Turn
+from ryvion_node.engine.scripted import KEEP_ALIVES, VARIABLE, ScriptedEngine, ScriptedEngineRefused, Vanished
+
+pytestmark = pytest.mark.virtual_time
+TEST = {VARIABLE: "1"}
+SAID = "one two  three"
+
+
+def ask(model: str, owner: bytes = b"somebody", stop: tuple[str, ...] = ()) -> GenerationRequest:
+    return GenerationRequest(model, (Turn("user", SAID),), 50, Sampling(0.0), stop, owner=owner)
+
+
+async def run(engine: ScriptedEngine, request: GenerationRequest, into: list[object]) -> None:
+    async with engine.generate(request) as events:
+        async for event in events:
+            into.append(event)
+
+
+def text_of(events: list[object]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Piece))
+
+
+@pytest.mark.parametrize("environment", [{}, {VARIABLE: ""}, {VARIABLE: "0"}, {VARIABLE: "true"}])
+def test_it_starts_only_where_somebody_said_that_it_is_a_test(environment: dict[str, str]) -> None:
+    with pytest.raises(ScriptedEngineRefused, match=f"{VARIABLE}=1"):
+        ScriptedEngine(1.0, environment)
+
+
+def test_it_cannot_be_mixed_with_real_models() -> None:
+    with pytest.raises(ConfigInvalid, match="scripted"):
+        load_config(
+            None,
+            {"executor.enabled": True, "executor.engine": "scripted", "executor.models": [{"name": "ryvion-tiny"}]}
+            | {"node.jurisdiction": "DE"},
+        )
+
+
+async def test_echo_ends_at_stop_texts_and_remembers_nothing() -> None:
+    engine, events = ScriptedEngine(1.0, TEST), list[object]()
+    await run(engine, ask("mock-echo"), events)
+    assert text_of(events) == SAID
+    events.clear()
+    await run(engine, ask("mock-echo", stop=("never", " two")), events)
+    assert text_of(events) == "one"
+    assert engine.requests == []
+
+
+@pytest.mark.parametrize(("model", "error"), [("mock-midstream-error", EngineError), ("mock-drop", Vanished)])
+async def test_answers_break_after_words_that_have_had_time_to_leave(model: str, error: type[Exception]) -> None:
+    events: list[object] = []
+    with pytest.raises(error):
+        await run(ScriptedEngine(1.0, TEST), ask(model), events)
+    assert sum(isinstance(event, Piece) for event in events) >= 3
+    assert not isinstance(events[-1], Ended)
+
+
+async def test_slow_start_waits_longer_than_the_keep_alives_and_its_bid_says_so() -> None:
+    engine, events = ScriptedEngine(15.0, TEST), list[object]()
+    (model,) = [model for model in engine.models() if model.name == "mock-slow-start"]
+    began = trio.current_time()
+    async with engine.generate(ask("mock-slow-start")) as coming:
+        async for event in coming:
+            events.append(event)
+            if isinstance(event, Piece):
+                break
+    assert isinstance(events[0], PromptRead)
+    assert trio.current_time() - began > KEEP_ALIVES * 15.0
+    assert model.load_ms >= KEEP_ALIVES * 15_000
+
+
+async def test_each_requester_is_turned_away_once_and_everybody_from_the_full_one() -> None:
+    engine = ScriptedEngine(1.0, TEST)
+    for owner in (b"one", b"another"):
+        with pytest.raises(EngineError) as refused:
+            await run(engine, ask("mock-429-once", owner), [])
+        assert refused.value.code == "rate_limited"
+        events: list[object] = []
+        await run(engine, ask("mock-429-once", owner), events)
+        assert text_of(events) == SAID
+    for _ in range(2):
+        with pytest.raises(EngineError) as full:
+            await run(engine, ask("mock-503"), [])
+        assert full.value.code == "busy"

@@ -1,0 +1,43 @@
+"""Executors that take an order and then have no room for it, or vanish; and who counts all that."""
+
+from __future__ import annotations
+
+import pytest
+from ryvion_node.engine.fake import Script
+from ryvion_node.engine.interface import EngineError
+from ryvion_node.engine.scripted import Vanished
+from ryvion_node.executor.constants import BUSY_RETRY_MS
+from ryvion_node.market.interface import MarketError
+from tests.node.market.marketplace import ANSWER, SellerPlan, buy, marketplace
+
+pytestmark = pytest.mark.virtual_time
+
+
+@pytest.mark.parametrize(("said", "told"), [("busy", "no_capacity"), ("rate_limited", "rate_limited")])
+async def test_caller_learns_why_nobody_had_room_and_when_to_come_again(said: str, told: str) -> None:
+    full = Script("", error=EngineError(said, "not now"))  # type: ignore[arg-type]
+    async with marketplace(SellerPlan(1, script=lambda _: full), SellerPlan(2, script=lambda _: full)) as market:
+        with pytest.raises(MarketError) as caught:
+            await buy(market)
+        assert (caught.value.code, caught.value.retry_after_ms) == (told, BUSY_RETRY_MS)
+
+
+async def test_no_room_in_the_middle_of_an_answer_is_a_failure() -> None:
+    broken = Script("one two", token_s=0.1, linger_s=1.0, error=EngineError("busy", "not any more"))
+    async with marketplace(SellerPlan(1, script=lambda _: broken)) as market:
+        with pytest.raises(MarketError) as caught:
+            await buy(market)
+        assert (caught.value.code, caught.value.retry_after_ms) == ("node_failed", None)
+
+
+async def test_executor_that_vanishes_early_is_replaced_and_late_is_an_error() -> None:
+    early, late = Script("", error=Vanished()), Script("one two", token_s=0.1, linger_s=1.0, error=Vanished())
+    cheap = SellerPlan(1, price_in=1, price_out=1, script=lambda _: early)
+    async with marketplace(cheap, SellerPlan(2)) as market:
+        assert (await buy(market)).text == ANSWER
+    cheap = SellerPlan(1, price_in=1, price_out=1, script=lambda _: late)
+    async with marketplace(cheap, SellerPlan(2)) as market:
+        with pytest.raises(MarketError) as caught:
+            await buy(market)
+        assert caught.value.code == "node_failed"
+        assert market.sellers[1].engine.requests == []
