@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ryvion_node.engine.fake import Script
 from ryvion_node.engine.interface import EngineError
 from ryvion_node.engine.scripted import Vanished
