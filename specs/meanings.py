@@ -68,7 +68,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "price_out": f"for completion tokens, {_UMC_PER_MTOK}",
         "jurisdiction": "where it would run",
         "queue_depth": "jobs that wait before this one",
-        "first_token_ms": "expected time from JobOffer to the first token, in ms",
+        "first_token_ms": "expected time from JobOffer to the first token, of an embedding to the last vector, in ms",
         "millitokens_per_s": "expected speed, in 1/1000 token per second",
         "issued_ms": "Unix time in ms",
         "expires_ms": "Unix time in ms until which a slot is held; at most 10,000 later",

@@ -28,7 +28,11 @@ FRAME_MAX_S: Final = 0.120
 """Tokens are sent at ticks that are base + per_job * running jobs apart, at most max: 30 ms for one job, 100 for eight.
 A frame costs both nodes about 0.1 ms of CPU and a wake-up, which is what a machine that also computes feels most."""
 EMBED_LOT_TEXTS: Final = 64
-"""Texts handed to an embedding engine at once: one step of it, so that vectors come early and a Cancel is soon seen."""
+"""Texts handed to an embedding engine at once: one step of it."""
+EMBED_LOT_S: Final = 0.5
+"""And what they may take by the engine's measured speed, so that vectors keep coming and a Cancel is soon seen."""
+EMBED_BYTES_PER_TOKEN: Final = 3
+"""Of ordinary text, to tell how long it takes before it was counted."""
 MAX_FRAME_TEXT_BYTES: Final = 32 * 1024
 """Of text, reasoning and tool calls together in one frame."""
 MAX_FRAME_LOGPROB_BYTES: Final = 28 * 1024

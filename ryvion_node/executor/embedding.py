@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import trio
 
 from ryvion_node.engine.interface import EngineError
-from ryvion_node.executor.constants import EMBED_LOT_TEXTS
+from ryvion_node.executor.constants import EMBED_BYTES_PER_TOKEN, EMBED_LOT_S, EMBED_LOT_TEXTS
 from ryvion_node.executor.job import SoldJob
+from ryvion_node.executor.quoting import speed_of
 from ryvion_node.executor.workshop import SoldTerms, Workshop
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_protocol.constants import MAX_VECTOR_BYTES
@@ -42,8 +43,7 @@ class SoldEmbedding(SoldJob):
         async with self._turn:
             await self._announce(limit)
             await self._recorded.wait()
-            for start in range(0, len(self._texts), EMBED_LOT_TEXTS):
-                lot = self._texts[start : start + EMBED_LOT_TEXTS]
+            for lot in lots(self._texts, self._lot_bytes()):
                 made = await self._shop.engine.embed(self._terms.offer.model, lot)
                 read = self._prompt_tokens + sum(made.tokens)
                 if read > limit:
@@ -55,6 +55,11 @@ class SoldEmbedding(SoldJob):
                     self._note_result(packet)
                     await self._send(packet)
         self._scope.cancel()
+
+    def _lot_bytes(self) -> int:
+        name = self._terms.offer.model
+        speed = next((speed_of(model) for model in self._shop.engine.models() if model.name == name), 0)
+        return int(speed / 1000 * EMBED_LOT_S * EMBED_BYTES_PER_TOKEN)
 
     def _frames(self, vectors: tuple[bytes, ...], tokens: tuple[int, ...]) -> Iterator[tuple[Packet, int]]:
         """As many whole vectors as fit into each, with the tokens of their texts. Raises EngineError."""
@@ -79,3 +84,18 @@ class SoldEmbedding(SoldJob):
 
     def _result_hash(self) -> bytes:
         return self._result.digest
+
+
+def lots(texts: Sequence[str], max_bytes: int) -> Iterator[tuple[str, ...]]:
+    """The texts in order, in lots of few and short ones; a text longer than `max_bytes` goes alone."""
+    lot: list[str] = []
+    length = 0
+    for text in texts:
+        size = len(text.encode())
+        if lot and (length + size > max_bytes or len(lot) == EMBED_LOT_TEXTS):
+            yield tuple(lot)
+            lot, length = [], 0
+        lot.append(text)
+        length += size
+    if lot:
+        yield tuple(lot)

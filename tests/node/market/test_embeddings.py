@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from ryvion_node.engine.fake import count_embedded, fake_model, fake_vector
+from ryvion_node.executor.embedding import lots
 from ryvion_node.market.interface import Done, EmbeddingOrder, MarketError, Outcome, Taken, VectorsPiece
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import Stream, StreamBroken
@@ -100,6 +101,13 @@ async def test_many_texts_go_in_lots_and_frames() -> None:
         assert values == b"".join(fake_vector(text, 1024) for text in many)
         assert [len(lot) for lot in market.sellers[0].engine.embedded] == [64, 64, 64, 8]
         assert outcome.accepted
+
+
+def test_lots_are_short_enough_to_come_often() -> None:
+    texts = ("a" * 10, "b" * 10, "c" * 30, "d", "e")
+    assert list(lots(texts, 20)) == [texts[:2], texts[2:3], texts[3:]]
+    assert list(lots(texts, 0)) == [(text,) for text in texts]
+    assert [len(lot) for lot in lots("x" * 130, 1000)] == [64, 64, 2]
 
 
 async def test_without_the_tokenizer_units_are_bounded() -> None:

@@ -102,6 +102,7 @@ async def test_the_receipt_verifies_with_the_saved_answer(encoding: str) -> None
         ({"input": []}, "invalid_value", "input"),
         ({"input": ""}, "invalid_value", "input"),
         ({"input": ["a", ""]}, "invalid_value", "input"),
+        ({"input": "\ud800"}, "invalid_json", None),
         ({"input": ["a"] * 2049}, "invalid_value", "input"),
         ({"input": ["x" * 100_000] * 3}, "context_length_exceeded", "input"),
         ({"encoding_format": "int8"}, "invalid_value", "encoding_format"),
@@ -112,7 +113,7 @@ async def test_the_receipt_verifies_with_the_saved_answer(encoding: str) -> None
         ({"jurisdiction": "Atlantis"}, "invalid_value", "jurisdiction"),
     ],
 )
-async def test_what_cannot_be_done_is_refused_by_name(fields: dict[str, Any], code: str, param: str) -> None:
+async def test_what_cannot_be_done_is_refused_by_name(fields: dict[str, Any], code: str, param: str | None) -> None:
     async with serving(SCRIPTS) as endpoint:
         reply = await ask(endpoint, **fields)
     assert (reply.status, reply.error["code"], reply.error["param"]) == (400, code, param)
