@@ -19,7 +19,7 @@ import trio
 import trio_asyncio
 
 from ryvion_node import __version__
-from ryvion_node.config import NodeConfig
+from ryvion_node.config import ExecutorSection, NodeConfig
 from ryvion_node.engine.counter import VocabCounter
 from ryvion_node.engine.devices import list_devices
 from ryvion_node.engine.figures import FigureBook
@@ -84,6 +84,8 @@ class NodeReady:
     control: str | None
     serving: tuple[str, ...]
     """Models that are for sale."""
+    not_serving: tuple[str, ...] = ()
+    """Models that are configured and cannot be sold now; the log says why."""
 
 
 def run_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeReady], None]) -> None:
@@ -138,6 +140,7 @@ async def serve_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeR
             if config.proxy.enabled:
                 url = await _start_buying(services, config, paths, identity, network, book, ledger, metrics)
             here = network.snapshot()
+            serving = tuple(model.name for model in models)
             on_ready(
                 NodeReady(
                     peer_id=here.peer_id,
@@ -145,13 +148,20 @@ async def serve_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeR
                     listening=here.listening,
                     endpoint=None if url is None else f"{url}/v1",
                     control=url,
-                    serving=tuple(model.name for model in models),
+                    serving=serving,
+                    not_serving=tuple(name for name in _names_for_sale(config.executor) if name not in serving),
                 )
             )
             try:
                 await trio.sleep_forever()
             finally:
                 paths.control_file.unlink(missing_ok=True)
+
+
+def _names_for_sale(executor: ExecutorSection) -> tuple[str, ...]:
+    if not executor.enabled:
+        return ()
+    return (*(model.name for model in executor.models), *(model.name for model in executor.remote_models))
 
 
 def _new_network(config: NodeConfig, identity: NodeIdentity) -> Libp2pNetwork:

@@ -157,11 +157,14 @@ def ready_line(ready: NodeReady, *, as_json: bool) -> str:
                 "endpoint": ready.endpoint,
                 "control": ready.control,
                 "serving": list(ready.serving),
+                "not_serving": list(ready.not_serving),
             }
         )
     parts = [f"ready: {ready.peer_id}", f"peers reach it at {', '.join(ready.listening)}"]
     if ready.serving:
         parts.append(f"serving {', '.join(ready.serving)}")
+    if ready.not_serving:
+        parts.append(f"not serving {', '.join(ready.not_serving)} (see the log, and ryvion-node doctor)")
     if ready.endpoint is not None:
         parts.append(f"endpoint {ready.endpoint}")
     return "; ".join(parts)

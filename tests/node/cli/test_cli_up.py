@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,7 @@ def test_the_ready_line_is_for_programs_and_for_people() -> None:
     line = ready_line(ready, as_json=False)
     assert "\n" not in line
     assert all(part in line for part in ("12D3KooWpeer", "http://127.0.0.1:7986/v1", "ryvion-tiny"))
+    assert "not serving" not in line
+    part = replace(ready, not_serving=("damaged",))
+    assert json.loads(ready_line(part, as_json=True))["not_serving"] == ["damaged"]
+    assert "not serving damaged (see the log" in ready_line(part, as_json=False)
