@@ -52,12 +52,20 @@ def as_digest(value: object) -> object:
 
 def parse_size(value: object) -> object:
     """A number of bytes, or a text such as "12 GiB" or "800 MB", to bytes."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _at_least_a_mebibyte(value)
     if not isinstance(value, str):
         return value
     match = _SIZE.fullmatch(value.strip().replace("Ki", "ki").replace("K", "k"))
     if match is None:
         raise ValueError('a size is a number of bytes, or such as "12 GiB" or "800 MB"')
-    return int(Decimal(match[1]) * _SIZES[match[2] or ""])
+    return _at_least_a_mebibyte(int(Decimal(match[1]) * _SIZES[match[2] or ""]))
+
+
+def _at_least_a_mebibyte(size: int) -> int:
+    if size < 2**20:
+        raise ValueError(f'{size} bytes are less than 1 MiB; write a size with its unit, such as "12 GiB"')
+    return size
 
 
 def as_windows(value: object) -> object:
@@ -97,7 +105,7 @@ Price = Annotated[int, BeforeValidator(parse_price)]
 Seconds = Annotated[float, BeforeValidator(as_float), Field(gt=0, le=3600)]
 ModelName = Annotated[str, Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
 IdleSeconds = Annotated[float, BeforeValidator(as_float), Field(ge=1, le=7 * 24 * 3600)]
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=2**20, le=2**50)]
+Size = Annotated[int, BeforeValidator(parse_size), Field(le=2**50)]
 """Bytes, in the file also as a text with a unit."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 FilePath = Annotated[Path, BeforeValidator(as_path)]

@@ -45,7 +45,7 @@ def parse_window(text: str) -> Window:
 def _minute(hours: str, minutes: str) -> int:
     minute = int(hours) * 60 + int(minutes)
     if int(minutes) > 59 or minute > _DAY_MINUTES:
-        raise ValueError(f"{hours}:{minutes} is no time of day")
+        raise ValueError(f"{hours}:{minutes} is no time of day: 00:00 to 24:00")
     return minute
 
 

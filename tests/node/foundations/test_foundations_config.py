@@ -136,7 +136,7 @@ PROBLEMS = {
     "[executor]\nprice_in = nan\n": r"an amount",
     '[executor]\nprice_in = "much"\n': r"'much' is no amount",
     '[executor]\nmemory_budget = "12 apples"\n': r"line 2: executor\.memory_budget: a size is",
-    "[executor]\nmemory_budget = 12\n": r"executor\.memory_budget: Input should be greater",
+    "[executor]\nmemory_budget = 12\n": r"executor\.memory_budget: 12 bytes are less than 1 MiB",
     '[[executor.models]]\nname = "a"\nload = "never"\n': r"'start' or 'first-use'",
     "[executor]\nenabled = true\n": r'set \[node\] jurisdiction = "DE"',
     '[executor]\nenabled = true\n[node]\njurisdiction = "DE"\n': r"needs a model",
