@@ -6,11 +6,12 @@ its words onto terminals.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final, Protocol, assert_never
 
 from ryvion_node.engine import constants as limits
-from ryvion_node.engine.wire import Ready, Speed, Start, WireError
+from ryvion_node.engine.wire import Counted, JobEnded, JobPiece, JobRead, Ready, Speed, Start, WireError
 
+JobMessage = JobRead | JobPiece | JobEnded | Counted
 _KINDS: Final = ("chat", "embedding")
 
 
@@ -55,6 +56,23 @@ def check_speed(speed: Speed) -> None:
     """Raises WireError."""
     if not _are_possible(speed.millitokens_per_s, speed.prompt_millitokens_per_s):
         raise WireError("impossible speeds")
+
+
+def check_job(said: JobMessage) -> None:
+    """What a running job is told goes into frames and bills. Raises WireError."""
+    match said:
+        case JobRead(prompt_tokens=read, cached_tokens=cached):
+            is_good = 0 <= cached <= read <= limits.MAX_CONTEXT_TOKENS
+        case JobPiece(tokens=tokens, calls=calls):
+            is_good = all(0 <= token <= limits.MAX_CONTEXT_TOKENS for token in (*tokens, *(call[0] for call in calls)))
+        case JobEnded(completion_tokens=completion, reasoning_tokens=reasoning):
+            is_good = 0 <= reasoning <= completion <= limits.MAX_CONTEXT_TOKENS
+        case Counted(tokens=counted):
+            is_good = 0 <= counted <= limits.MAX_CONTEXT_TOKENS
+        case other:
+            assert_never(other)
+    if not is_good:
+        raise WireError("impossible numbers of tokens")
 
 
 def plain_line(text: str) -> str:

@@ -95,7 +95,7 @@ MAX_REASON_CHARS: Final = 8192
 MAX_FIGURE: Final = 10**12
 """Of a worker's speeds in 1/1000 token/s, and of its steps in microseconds: far beyond any machine, and an offer holds it."""
 MAX_CONTEXT_TOKENS: Final = 2**32 - 1
-"""As many as an offer carries."""
+"""As many as an offer carries, and the greatest id of a token."""
 MAX_QUANTISATION_BYTES: Final = 64
 """As many as an offer carries."""
 

@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from ryvion_node.engine import constants as limits
-from ryvion_node.engine.claims import check_ready, check_speed, plain_line
+from ryvion_node.engine.claims import check_job, check_ready, check_speed, plain_line
 from ryvion_node.engine.wire import (
     Cancel,
     Counted,
@@ -244,6 +244,8 @@ class WorkerProcess:
             return
 
     def _dispatch(self, message: Message, on_ready: Callable[[Ready], None], on_speed: Callable[[Speed], None]) -> None:
+        if isinstance(message, JobRead | JobPiece | JobEnded | Counted):
+            check_job(message)
         match message:
             case (
                 JobRead(job)

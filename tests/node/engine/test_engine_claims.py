@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ryvion_node.engine.claims import check_ready, check_speed, plain_line
+from ryvion_node.engine.claims import JobMessage, check_job, check_ready, check_speed, plain_line
 from ryvion_node.engine.constants import MAX_FIGURE
 from ryvion_node.engine.figures import FigureBook, Figures
 from ryvion_node.engine.interface import EngineModel, ModelSpec
-from ryvion_node.engine.wire import Ready, Speed, Start, WireError
+from ryvion_node.engine.wire import Counted, JobEnded, JobPiece, JobRead, Ready, Speed, Start, WireError
 from ryvion_node.executor.announcer import Advert, draw_up_offer
 from ryvion_node.executor.hardware import SCRIPTED_HARDWARE
 from ryvion_protocol.signing import SigningIdentity
@@ -59,6 +59,27 @@ def test_impossible_speeds_end_the_worker(speed: Speed) -> None:
     check_speed(Speed(0, MAX_FIGURE))
     with pytest.raises(WireError):
         check_speed(speed)
+
+
+@pytest.mark.parametrize(
+    ("sound", "lie"),
+    [
+        (JobRead(1, 5, 5), {"cached_tokens": 6}),
+        (JobRead(1, 5, 5), {"cached_tokens": -1}),
+        (JobRead(1, 5, 5), {"prompt_tokens": 1 << 32}),
+        (JobPiece(1, "", (0, 7), "", ((0, "", "", ""),), ()), {"tokens": (-1,)}),
+        (JobPiece(1, "", (0, 7), "", ((0, "", "", ""),), ()), {"tokens": (1 << 32,)}),
+        (JobPiece(1, "", (0, 7), "", ((0, "", "", ""),), ()), {"calls": ((-1, "", "", ""),)}),
+        (JobEnded(1, "stop", 5, 5), {"reasoning_tokens": 6}),
+        (JobEnded(1, "stop", 5, 0), {"completion_tokens": -1}),
+        (Counted(1, 0), {"tokens": -1}),
+    ],
+    ids=str,
+)
+def test_impossible_counts_end_the_worker(sound: JobMessage, lie: dict[str, object]) -> None:
+    check_job(sound)
+    with pytest.raises(WireError):
+        check_job(replace(sound, **lie))  # type: ignore[arg-type]
 
 
 NUMBERS = st.integers() | st.sampled_from([0, 2**32 - 1, 2**32, MAX_FIGURE])
