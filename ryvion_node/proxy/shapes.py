@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Tag
 class Strict(BaseModel):
     """Base of all bodies: no conversions, no NaN, and no input in an error's text."""
 
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        strict=True, extra="allow", allow_inf_nan=False, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
 
 class TextPart(Strict):
