@@ -19,8 +19,8 @@ MAX_CHAINS: Final = 4096
 MAX_HOLDS_PER_PEER: Final = 8
 """Quotes one requester may hold open at once, and always one less than there is room for: nobody reserves a whole
 node without ordering."""
-DEFAULT_MAX_QUEUE: Final = 8
-"""Jobs waiting for a slot of one model; more are refused as busy."""
+HELD_RETRY_MS: Final = 500
+"""When to ask again with that many quotes open: within this time most auctions end."""
 
 FRAME_BASE_S: Final = 0.020
 FRAME_PER_JOB_S: Final = 0.010

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ryvion_node.engine.interface import EngineModel
-from ryvion_node.executor.constants import TYPICAL_JOB_TOKENS
+from ryvion_node.executor.constants import HELD_RETRY_MS, TYPICAL_JOB_TOKENS
 from ryvion_protocol.constants import QUOTE_LIFETIME_MS
 from ryvion_protocol.messages import CHAT, EMBEDDING, Quote, QuoteRequest, Refusal
 from ryvion_protocol.money import cost_microcredits
@@ -61,8 +61,10 @@ def refusal_of(shop: Shop, request: QuoteRequest, model: EngineModel | None) -> 
     return None
 
 
-def busy(model: EngineModel) -> Refusal:
-    """No slot, no room in the queue; try again when one job will have ended."""
+def busy(model: EngineModel, *, full: bool) -> Refusal:
+    """No slot, no room in the queue: try again when one job will have ended. Or the peer holds enough quotes."""
+    if not full:
+        return Refusal("busy", "you hold as many quotes as one may: order or cancel them first", HELD_RETRY_MS)
     return Refusal("busy", "all slots and the queue are full", min(60_000, _job_ms(model)))
 
 

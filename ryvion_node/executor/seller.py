@@ -101,7 +101,7 @@ class Seller:
         depth = self._slots.queue_depth(model.name)
         place = self._slots.hold(model.name, channel.peer)
         if place is None:
-            await channel.send(pack(busy(model)))
+            await channel.send(pack(busy(model, full=self._slots.is_full(model.name))))
             return
         try:
             now_ms = self._workshop.clock_ms()

@@ -44,11 +44,14 @@ class SlotBook:
         """Jobs that the next one would wait behind."""
         return max(0, self.taken(model) + 1 - self._slots.get(model, 0))
 
+    def is_full(self, model: str) -> bool:
+        """Is there no room, whoever asks?"""
+        return self.taken(model) >= self._room(model)
+
     def hold(self, model: str, peer: NodeKey) -> Place | None:
         """Reserve room for a quote; None when slots and queue are full, or the peer holds enough without ordering."""
-        room = self._slots.get(model, 0) + self._max_queue
         quoted = sum(self._places[number].peer == peer for number in self._quoted)
-        if self.taken(model) >= room or quoted >= min(MAX_HOLDS_PER_PEER, max(1, room - 1)):
+        if self.is_full(model) or quoted >= min(MAX_HOLDS_PER_PEER, max(1, self._room(model) - 1)):
             return None
         place = Place(self._next, model, peer)
         self._next += 1
@@ -64,3 +67,6 @@ class SlotBook:
         """Give room back; twice does no harm."""
         self._places.pop(place.number, None)
         self._quoted.discard(place.number)
+
+    def _room(self, model: str) -> int:
+        return self._slots.get(model, 0) + self._max_queue
