@@ -65,6 +65,8 @@ class Script:
     """Before an executor accepts."""
     finish_reason: Literal["stop", "length", "tool_calls"] = "stop"
     jurisdiction: str = "CA"
+    kind: str = CHAT
+    """Of the model, as it is offered."""
     failed_check: bool = False
     """The receipt does not pass."""
     ends: bool = True
@@ -91,6 +93,8 @@ class FakeMarket:
     scripts: Mapping[str, Script]
     orders: list[ChatOrder] = field(default_factory=list)
     embeddings: list[EmbeddingOrder] = field(default_factory=list)
+    routed: list[Order] = field(default_factory=list)
+    """Orders whose choice was explained and that were not placed."""
     open_jobs: int = 0
     """Contexts entered and not left."""
     finished: list[JobId] = field(default_factory=list)
@@ -149,6 +153,7 @@ class FakeMarket:
 
     async def route(self, order: Order) -> Route:
         """A decision with one candidate."""
+        self.routed.append(order)
         return _placement(order, JobId("0" * 64), self.scripts[order.model], 1).route
 
     def placement(self, job_id: str) -> Placement | None:
@@ -317,7 +322,7 @@ def _offer(name: str, script: Script, number: int) -> Offer:
         name=name,
         digest=_digest(name),
         quantisation="Q8_0",
-        kind=CHAT,
+        kind=script.kind,
         context_tokens=4096,
         price_in=1_000,
         price_out=2_000 * number,

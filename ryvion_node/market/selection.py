@@ -179,7 +179,10 @@ def refuse(order: Order, offers: Sequence[Offer], short: Shortlist) -> MarketErr
     if not serving:
         names = sorted({m.name for offer in offers for m in offer.models if m.kind == order.kind})
         on_offer = f"on offer now: {', '.join(names)}" if names else "no executor is in reach"
-        return MarketError("model_not_found", f"no executor serves the model '{order.model}'; {on_offer}")
+        others = {m.kind for offer in offers for m in offer.models if m.name == order.model}
+        wrong = f"'{order.model}' is a model of kind {min(others)}, wanted is {order.kind}" if others else ""
+        missing_model = wrong or f"no executor serves the model '{order.model}'"
+        return MarketError("model_not_found", f"{missing_model}; {on_offer}")
     if order.jurisdictions and not any(offer.jurisdiction in order.jurisdictions for offer in serving):
         served = ", ".join(sorted({offer.jurisdiction for offer in serving}))
         wanted = _either(order.jurisdictions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from ryvion_node.market.interface import Account, ChatOrder, Market
+from ryvion_node.market.interface import Account, ChatOrder, EmbeddingOrder, Market, Order
 from ryvion_node.proxy.access import Keys, admit
 from ryvion_node.proxy.answers import placement_json, plain
 from ryvion_node.proxy.constants import MAX_ROUTE_BODY_BYTES
@@ -13,7 +13,7 @@ from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.exchange import Exchange
 from ryvion_node.proxy.orders import check_model_name, jurisdictions_of
 from ryvion_node.proxy.till import Till
-from ryvion_protocol.messages import ChatMessage
+from ryvion_protocol.messages import EMBEDDING, ChatMessage
 
 
 class RouteRequest(BaseModel):
@@ -55,14 +55,23 @@ class RouteView:
         wanted = _parse(await exchange.body(MAX_ROUTE_BODY_BYTES))
         check_model_name(wanted.model)
         asked = (wanted.jurisdiction,) if wanted.jurisdiction else ()
-        order = ChatOrder(
-            model=wanted.model,
-            messages=(ChatMessage("user", "", ""),),
-            max_completion_tokens=None,
-            jurisdictions=jurisdictions_of(asked, caller.jurisdictions),
-            max_price=wanted.max_price,
-            account=Account(caller.id, allowance=caller.limits.allowance),
-        )
+        jurisdictions = jurisdictions_of(asked, caller.jurisdictions)
+        account = Account(caller.id, allowance=caller.limits.allowance)
+        offered = {
+            model.kind for offer in self._market.offers() for model in offer.models if model.name == wanted.model
+        }
+        order: Order
+        if offered == {EMBEDDING}:
+            order = EmbeddingOrder(wanted.model, ("a",), jurisdictions, wanted.max_price, account=account)
+        else:
+            order = ChatOrder(
+                model=wanted.model,
+                messages=(ChatMessage("user", "", ""),),
+                max_completion_tokens=None,
+                jurisdictions=jurisdictions,
+                max_price=wanted.max_price,
+                account=account,
+            )
         decision = plain(await self._market.route(order))
         await exchange.answer_json(decision)
 

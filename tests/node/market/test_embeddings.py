@@ -138,11 +138,21 @@ async def test_a_client_that_leaves_pays_for_the_vectors_that_were_sent() -> Non
 
 async def test_a_chat_model_makes_no_vectors_and_an_embedding_model_does_not_chat() -> None:
     async with marketplace(plan(), SellerPlan(2)) as market:
-        with pytest.raises(MarketError, match="on offer now: tiny") as caught:
+        with pytest.raises(
+            MarketError, match="is a model of kind embedding, wanted is chat; on offer now: tiny"
+        ) as caught:
             await buy(market, order(model="vectors"))
         assert caught.value.code == "model_not_found"
         with pytest.raises(MarketError, match="on offer now: vectors"):
             await embed(market, EmbeddingOrder("tiny", TEXTS))
+
+
+async def test_the_choice_of_a_seller_of_vectors_is_explained() -> None:
+    async with marketplace(plan(), plan(seed=2, price_in=100_000)) as market:
+        route = await market.buyer.route(texts())
+        assert route.winner == market.sellers[0].identity.public_key
+        assert {candidate.outcome for candidate in route.candidates} == {"won", "bid"}
+        assert "cheapest" in route.explanation
 
 
 async def test_a_text_longer_than_the_context_is_refused_by_its_code() -> None:

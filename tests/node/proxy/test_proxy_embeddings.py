@@ -184,6 +184,16 @@ async def test_a_client_that_goes_away_ends_the_job() -> None:
             await endpoint.market.left.wait()
 
 
+async def test_models_tell_their_kind_and_the_choice_is_made_as_for_it() -> None:
+    async with serving({"embed": Script(kind="embedding"), "echo": says("x")}) as endpoint:
+        listed = await endpoint.ask("GET", "/v1/models/embed", authorization="Bearer sk-buyer")
+        assert listed.json()["ryvion"]["kinds"] == ["embedding"]  # type: ignore[index]
+        for model in ("embed", "echo"):
+            routed = await endpoint.ask("POST", "/api/v1/route", {"model": model}, authorization="Bearer sk-buyer")
+            assert routed.status == 200
+        assert [order.kind for order in endpoint.market.routed] == ["embedding", "chat"]
+
+
 async def test_openai_errors_are_of_the_right_class() -> None:
     async with serving({"embed": says("x")}) as endpoint, async_client(endpoint) as client:
         with pytest.raises(openai.NotFoundError):
