@@ -328,6 +328,9 @@ def test_key_must_be_there_private_and_one_line(tmp_path: Path) -> None:
         "http://host/#x",
         "http://host:99999",
         "http://h h",
+        "http://gpu..lan",
+        "https://.lan",
+        f"http://{'a' * 64}.lan",
     ],
 )
 def test_url_of_a_server_is_strict_and_its_refusal_does_not_repeat_it(url: str) -> None:
