@@ -12,7 +12,9 @@ import httpx
 import openai
 import pytest
 
+from ryvion_node.cli.demo.network import DemoNode
 from ryvion_node.engine.scripted import KEEP_ALIVES, VARIABLE
+from ryvion_node.keys import KeyStore
 from tests.e2e.live import LiveMarket, cli, live_market, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -30,7 +32,8 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveMarket]:
     with pytest.MonkeyPatch.context() as patched, live_market(folder) as market:
         patched.setenv(VARIABLE, "1")
         flags = ("--jurisdiction", "DE", "--price-in", "0.05", "--price-out", "0.2", "--config", str(config))
-        market.start("mocks", "--engine", "scripted", *flags).wait_until_ready()
+        both = ("--engine", "scripted", "--proxy", "--proxy-port", "0")
+        market.start("mocks", *both, *flags).wait_until_ready()
         market.buy("buyer", "--config", str(config))
         market.ready(offers=1)
         yield market
@@ -195,18 +198,35 @@ def test_scripted_engine_is_refused_where_nobody_said_it_is_a_test(
     assert refused.stdout == ""
 
 
-def test_metrics_show_both_sides_of_the_market(scripted: LiveMarket, client: openai.OpenAI) -> None:
-    def bought() -> dict[str, float]:
-        root = str(client.base_url).removesuffix("/v1/")
-        text = client.get(f"{root}/metrics", cast_to=str)
-        lines = [line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#")]
-        return {name: float(value) for name, _, value in lines}
+def metrics_of(node: DemoNode, api_key: str) -> dict[str, float]:
+    root = str(node.ready["control"])
+    answer = httpx.get(f"{root}/metrics", headers={"x-api-key": api_key}, trust_env=False)
+    lines = [line.rpartition(" ") for line in answer.text.splitlines() if line and not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
 
-    before = bought()
+
+def test_metrics_show_the_seller_what_it_sold(scripted: LiveMarket, client: openai.OpenAI) -> None:
+    node = scripted.nodes["mocks"]
+    _, api_key = KeyStore(node.paths.keys_file).create("scraper", "read-only")
+    accepted = 'ryvion_verdicts_total{result="accepted"}'
+    before = metrics_of(node, api_key)
+    ask(client, "mock-echo")
+    wait_until(lambda: metrics_of(node, api_key).get(accepted, 0) > before.get(accepted, 0), "the verdict")
+    after = metrics_of(node, api_key)
+    assert after["ryvion_earned_microcredits_total"] > before["ryvion_earned_microcredits_total"]
+    assert after['ryvion_jobs_sold_total{status="completed"}'] > 0
+    assert after['ryvion_tokens_total{kind="completion",side="sold"}'] > 0
+    assert after['ryvion_slots{model="mock-echo"}'] > 0
+    assert after['ryvion_slots_busy{model="mock-echo"}'] == 0
+
+
+def test_metrics_show_the_buyer_what_it_bought(scripted: LiveMarket, client: openai.OpenAI) -> None:
+    node = scripted.nodes["buyer"]
+    before = metrics_of(node, scripted.api_key)
     ask(client, "mock-echo")
     with pytest.raises(openai.InternalServerError):
         ask(client, "mock-503")
-    after = bought()
+    after = metrics_of(node, scripted.api_key)
 
     def rose(name: str) -> float:
         return after.get(name, 0.0) - before.get(name, 0.0)
