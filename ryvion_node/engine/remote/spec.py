@@ -42,7 +42,9 @@ def parse_url(url: str) -> ServerAddress:
     parts = urlsplit(url)
     if parts.scheme not in _PORTS or not parts.hostname:
         raise ValueError("a URL of a server begins with http:// or https:// and names a host")
-    if ":" not in parts.hostname and not all(0 < len(part) < 64 for part in parts.hostname.removesuffix(".").split(".")):
+    if ":" not in parts.hostname and not all(
+        0 < len(part) < 64 for part in parts.hostname.removesuffix(".").split(".")
+    ):
         raise ValueError("the host of a URL has 1 to 63 characters between its dots")
     if parts.username is not None or parts.password is not None:
         raise ValueError("a key does not belong in the URL; use key_file or key_env")
