@@ -36,6 +36,7 @@ log = logging.getLogger("ryvion.executor.job")
 Status = Literal["completed", "cancelled", "failed"]
 
 _FAULTS_OF_THE_REQUEST = ("context_overflow", "template_failed", "grammar_invalid", "unsupported")
+_NOT_BEGUN = ("requested", "embed_requested")
 _LATER = ("busy", "rate_limited")
 
 
@@ -84,7 +85,7 @@ class SoldJob(ABC):
                     self._scope.cancel()
         if self._ledger_failure is not None:
             raise self._ledger_failure
-        if self._status == "completed" and self._channel.machine.state == "requested" and self._failure is None:
+        if self._status == "completed" and self._channel.machine.state in _NOT_BEGUN and self._failure is None:
             self._failure = EngineError("worker_stalled", "the order's time was up before it could begin")
 
     async def _record_order(self) -> None:

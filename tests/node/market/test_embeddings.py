@@ -28,6 +28,7 @@ from ryvion_protocol.messages import (
     Hardware,
     JobOffer,
     JobRequest,
+    Message,
     Quote,
     QuoteRequest,
     Started,
@@ -365,7 +366,36 @@ async def test_a_bill_beyond_all_bytes_fails_without_the_tokenizer() -> None:
     assert not refused.accepted
 
 
-# --- requesters that break the rules ------------------------------------------------------------------------
+# --- requesters at the wire ---------------------------------------------------------------------------------
+
+
+async def placed(market: Marketplace, kind: str, request: JobRequest | EmbedRequest, completion: int = 0) -> Message:
+    """Order this for one second, and return what the seller says first."""
+    seller, me = market.sellers[0].identity.public_key, market.buyer_identity
+    channel = JobChannel(await market.network.open_stream(seller, MARKET_PROTOCOL), "requester")
+    await channel.send(pack(QuoteRequest(NETWORK, bytes(16), "vectors", b"", kind, 50, 5, (), 0, 1000)))
+    quote = await channel.receive()
+    assert isinstance(quote.message, Quote)
+    content, now = pack(request), clock_ms()
+    offer = JobOffer(
+        version=1,
+        network=NETWORK,
+        requester_key=me.public_key,
+        executor_key=seller,
+        nonce=bytes(16),
+        quote_hash=quote.hash,
+        model="vectors",
+        digest=MODEL.digest,
+        request_commitment=content.hash,
+        sampling=NO_SAMPLING,
+        max_prompt_tokens=50,
+        max_completion_tokens=completion,
+        max_price=0,
+        issued_ms=now,
+        expires_ms=now + 1000,
+    )
+    await channel.send(pack(offer, me), content)
+    return (await channel.receive()).message
 
 
 @pytest.mark.parametrize(
@@ -377,34 +407,19 @@ async def test_a_seller_refuses_a_request_of_another_kind_than_it_quoted(
 ) -> None:
     """R-04-35, R-04-36."""
     async with marketplace(plan(model=replace(MODEL, kind=kind, context_tokens=100))) as market:  # type: ignore[arg-type]
-        seller, me = market.sellers[0].identity.public_key, market.buyer_identity
-        channel = JobChannel(await market.network.open_stream(seller, MARKET_PROTOCOL), "requester")
-        asked = QuoteRequest(NETWORK, bytes(16), "vectors", b"", kind, 50, 5, (), 0, 1000)
-        await channel.send(pack(asked))
-        quote = await channel.receive()
-        assert isinstance(quote.message, Quote)
         request: JobRequest | EmbedRequest = EmbedRequest(bytes(16), TEXTS)
         if chat:
             request = JobRequest(bytes(16), (ChatMessage("user", "hello", ""),), (), ())
-        content, now = pack(request), clock_ms()
-        offer = JobOffer(
-            version=1,
-            network=NETWORK,
-            requester_key=me.public_key,
-            executor_key=seller,
-            nonce=bytes(16),
-            quote_hash=quote.hash,
-            model="vectors",
-            digest=MODEL.digest,
-            request_commitment=content.hash,
-            sampling=NO_SAMPLING,
-            max_prompt_tokens=50,
-            max_completion_tokens=completion,
-            max_price=0,
-            issued_ms=now,
-            expires_ms=now + 1000,
-        )
-        await channel.send(pack(offer, me), content)
-        answer = (await channel.receive()).message
+        answer = await placed(market, kind, request, completion)
         assert isinstance(answer, Error)
         assert answer.code == code
+
+
+async def test_an_order_whose_time_is_up_before_its_turn_is_told_so() -> None:
+    async with marketplace(plan(model=replace(MODEL, slots=1), max_queue=1)) as market:
+        market.sellers[0].engine.embed_s = 8.0
+        market.nursery.start_soon(embed, market)
+        await trio.sleep(1)
+        answer = await placed(market, "embedding", EmbedRequest(bytes(16), TEXTS))
+        assert isinstance(answer, Error)
+        assert answer.code == "worker_stalled"
