@@ -148,7 +148,8 @@ class HttpServer:
 
 def encoded(body: object) -> bytes:
     """JSON as it is sent. Raises ServerLost for one that no server takes."""
-    content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    # Only texts of the server's own, sent back to it, can hold half of a surrogate pair.
+    content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     if len(content) > MAX_REQUEST_BYTES:
         raise ServerLost(f"the request is longer than {MAX_REQUEST_BYTES} bytes")
     return content

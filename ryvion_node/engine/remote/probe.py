@@ -242,7 +242,8 @@ def _positive(value: object) -> int | None:
 
 
 def _has_id(entry: object) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("id"), str) and 0 < len(entry["id"]) <= 512
+    name = entry.get("id") if isinstance(entry, dict) else None
+    return isinstance(name, str) and 0 < len(name) <= 512 and name.isprintable()
 
 
 def _speed(tokens: int, seconds: float) -> int:

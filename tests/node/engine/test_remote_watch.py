@@ -104,6 +104,25 @@ async def test_model_goes_and_comes_with_its_server() -> None:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("name", ["\ud800", "a\x1b[2J", "", 7, None, ["m"]])
+async def test_a_model_without_a_usable_id_is_none(name: object) -> None:
+    server = sglang(said("fine"))
+    server.models = ({"id": name, "owned_by": "sglang", "max_model_len": 512},)
+    async with serving(server), remote(server) as engine:
+        assert engine.status()[0].state == "broken"
+        assert "no model 'm'" in engine.status()[0].reason
+
+
+async def test_half_a_character_of_a_rendered_prompt_counts_as_one() -> None:
+    server = ScriptedServer(lambda _: said("fine"))
+    server.models = ({"id": "m", "owned_by": "llamacpp", "meta": {"n_ctx": 512}},)
+    server.routes["/props"] = lambda _: reply({})
+    server.routes["/apply-template"] = lambda _: reply({"prompt": "a\ud800"})
+    server.routes["/tokenize"] = lambda body: reply({"tokens": list(body["content"].encode())})
+    async with serving(server), remote(server) as engine:
+        assert await engine.count_prompt("m", GO.turns) == 2
+
+
 async def test_job_that_fails_has_its_server_looked_at_without_delay() -> None:
     server = sglang(refused(404, "unloaded"))
     async with serving(server):
