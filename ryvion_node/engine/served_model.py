@@ -201,12 +201,12 @@ class ServedModel:
         if isinstance(decision, GiveUp):
             self._set(
                 "broken",
-                f"{self._spec.path}: withdrawn: its worker died {decision.deaths} times in a row, the last time by {end.reason}. "
+                f"{self._spec.path}: withdrawn: its worker died {decision.deaths} times in a row, the last time by {end}. "
                 "Check the file and the memory of the machine, then restart the node",
                 None,
             )
             return 0.0
-        self._set("restarting", f"its worker died: {end.reason}", None)
+        self._set("restarting", f"its worker died: {end}", None)
         return decision.delay_s
 
     async def _loaded(self) -> WorkerProcess:
@@ -216,8 +216,7 @@ class ServedModel:
             if self.state == "broken":
                 raise model_broken(name)
             if self.model is None:
-                why = f" ({self._reason})" if self._reason else ""
-                raise EngineError("worker_crashed", f"{name} is {self.state}{why}; try again shortly")
+                raise EngineError("worker_crashed", f"{name} is {self.state}; try again shortly")
             attempt = self._attempt
             attempt.wanted.set()
             await attempt.over.wait()

@@ -79,6 +79,11 @@ class Died:
 
     reason: str
     stalled: bool
+    last_words: str = ""
+    """The last line that it wrote to stderr. It may name files, so it is for the owner alone."""
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.last_words}" if self.last_words else self.reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,8 +317,7 @@ class WorkerProcess:
             if how == "SIGKILL":
                 how += " (out of memory?)"
             lines = self._stderr.decode("utf-8", "replace").strip().splitlines()
-            said = f": {plain_line(lines[-1][:200])}" if lines else ""
-            self._end = Died(f"{how}{said}", stalled=False)
+            self._end = Died(how, stalled=False, last_words=plain_line(lines[-1][:200]) if lines else "")
         return self._end
 
 

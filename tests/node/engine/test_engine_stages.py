@@ -142,8 +142,12 @@ async def test_faults_of_the_library_end_its_process_only(
 ) -> None:
     killed_at("prompt", blow)
     async with running(spec) as engine:
-        with pytest.raises(EngineError, match=name):
+        with pytest.raises(EngineError) as caught:
             await collect(engine, replace(REQUEST, turns=(Turn("user", "word " * 300),)))
+        assert caught.value.code == "worker_crashed"
+        assert name in engine.status()[0].reason
+        # What the library writes names files of the owner's machine: none of it is for buyers.
+        assert name != "MemoryError" or name not in str(caught.value)
         with trio.fail_after(30):
             await engine.settled()
         assert end_of(await collect(engine, REQUEST))
