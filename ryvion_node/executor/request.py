@@ -22,8 +22,10 @@ _OUTPUTS: Final = typing.get_args(typing.get_type_hints(engine.OutputFormat)["ki
 
 
 def generation_request(offer: JobOffer, request: JobRequest) -> engine.GenerationRequest:
-    """The engine's job. Raises EngineError `unsupported` for words of a later version."""
+    """The engine's job. Raises EngineError `unsupported` for words of a later version, and for no tokens at all."""
     said = offer.sampling
+    if offer.max_completion_tokens < 1:
+        raise engine.EngineError("unsupported", "an order of a chat has at least one completion token")
     return engine.GenerationRequest(
         model=offer.model,
         turns=turns_of(request.messages),

@@ -150,6 +150,18 @@ async def test_order_that_could_cost_more_than_it_pays_is_refused_before_any_wor
         assert market.sellers[0].engine.requests == []
 
 
+async def test_order_of_no_tokens_fails_without_a_bill() -> None:
+    async with marketplace(SellerPlan(1)) as market:
+        channel, job_id = await place(market, max_completion_tokens=0)
+        (error,) = await read_on(channel)
+        assert isinstance(error.message, Error)
+        assert error.message.code == "unsupported"
+        record = await market.sellers[0].ledger.job(job_id, "sold")
+        assert record is not None
+        assert record.state == "failed"
+        assert market.sellers[0].engine.requests == []
+
+
 async def test_quotes_alone_never_take_all_the_room_from_others() -> None:
     async with marketplace(SellerPlan(1, max_queue=2)) as market:
         answers = [(await ask(market, nonce))[1].message for nonce in range(12)]
