@@ -16,8 +16,13 @@ from ryvion_node.machine.nvidia import NvidiaGpus
 class MachineSensors:
     """Implements Sensors. The first reading's CPU load is that since this object was made."""
 
-    def __init__(self, gpus: Callable[[Collection[int]], tuple[GpuState, ...]] | None = None) -> None:
-        """`gpus`: how GPUs are asked; None: NVIDIA's library."""
+    def __init__(
+        self,
+        gpus: Callable[[Collection[int]], tuple[GpuState, ...]] | None = None,
+        family: Callable[[], Collection[int]] | None = None,
+    ) -> None:
+        """`gpus`: how GPUs are asked; None: NVIDIA's library. `family`: which processes this one started; None: psutil."""
+        self._family = family or _children
         self._gpus = gpus or NvidiaGpus().read
         self._busy_s = _busy_s()
         self._own_s: dict[int, float] = {}
@@ -46,7 +51,11 @@ class MachineSensors:
 
     def _note_own(self, own_pids: Collection[int]) -> float:
         """Processor seconds that our processes took since the last call."""
-        taken = {pid: seconds for pid in {os.getpid(), *own_pids} if (seconds := _process_s(pid)) is not None}
+        taken = {
+            pid: seconds
+            for pid in {os.getpid(), *self._family(), *own_pids}
+            if (seconds := _process_s(pid)) is not None
+        }
         gained = sum(seconds - self._own_s.get(pid, 0.0) for pid, seconds in taken.items())
         self._own_s = taken
         return gained
@@ -56,6 +65,11 @@ def _busy_s() -> float:
     """Processor seconds spent by everybody since boot, waiting for disks not counted."""
     times = psutil.cpu_times()
     return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
+
+
+def _children() -> list[int]:
+    """Every process that this one started, such as those that count tokens."""
+    return [child.pid for child in psutil.Process().children(recursive=True)]
 
 
 def _process_s(pid: int) -> float | None:

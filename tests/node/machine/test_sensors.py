@@ -97,13 +97,15 @@ def worker() -> Iterator[subprocess.Popen[bytes]]:
 async def test_own_processes_are_not_others(worker: subprocess.Popen[bytes]) -> None:
     assert worker.stdin is not None
     assert worker.stdout is not None
-    theirs, ours = MachineSensors(lambda _: ()), MachineSensors(lambda _: ())
-    await ours.read({worker.pid})
+    theirs, named = (MachineSensors(lambda _: (), family=list) for _ in range(2))
+    children = MachineSensors(lambda _: ())
+    await named.read({worker.pid})
     worker.stdin.write(b"\n")
     worker.stdin.flush()
     worker.stdout.readline()
-    seen, not_seen = await theirs.read(()), await ours.read({worker.pid})
-    assert 0 <= not_seen.others_cpu_percent < seen.others_cpu_percent <= 100
+    seen = await theirs.read(())
+    for sensors, own in ((named, {worker.pid}), (children, set[int]())):
+        assert 0 <= (await sensors.read(own)).others_cpu_percent < seen.others_cpu_percent <= 100
     assert isinstance(seen.on_battery, bool)
 
 
