@@ -21,7 +21,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveMarket]:
     with live_market(tmp_path_factory.mktemp("market")) as running:
         running.start("bootstrap").wait_until_ready()
         running.sell("cheap", "DE", "0.05", MODEL)
-        running.sell("dear", "CA", "0.25", MODEL)
+        running.sell("dear", "CA", "5.00", MODEL)
         running.buy()
         running.ready(offers=2)
         yield running

@@ -51,7 +51,7 @@ def ask(client: openai.OpenAI, model: str, **changes: Any) -> Any:
 
 def test_executor_killed_before_the_first_token_is_replaced_and_the_client_notices_nothing(fresh: LiveMarket) -> None:
     fresh.sell("cheap", "DE", "0.05", MODEL).wait_until_ready()
-    fresh.sell("dear", "CA", "0.25", MODEL)
+    fresh.sell("dear", "CA", "5.00", MODEL)
     fresh.buy()
     fresh.ready(offers=2)
     freeze(fresh.nodes["cheap"])
