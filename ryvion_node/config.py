@@ -142,6 +142,10 @@ class ModelSection(Section):
         default=None,
         description="Unload it after so long without a job; the next job loads it again. Unset: only when another model needs the memory.",
     )
+    walls: bool = Field(
+        default=True,
+        description="Keep its process from the network, other programs and all files but its own (Linux). `false` only for files that you trust, where a GPU's driver does not work behind the walls.",
+    )
     template: FilePath | None = Field(
         default=None,
         description="Chat template (Jinja) to use in place of the file's own; relative to the configuration file. Buyers cannot count its prompts.",

@@ -76,6 +76,8 @@ class ModelSpec:
     """When the weights are loaded. In both cases the model is loaded once to measure it where that was never done."""
     idle_unload_s: float | None = None
     """Unload after so long without a job, load again with the next one; None: stays loaded."""
+    walls: bool = True
+    """Keep its process from the network, other programs and all files but its own (Linux)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ class ServedModel:
 
     async def _run_worker(self, started_at: float) -> float:
         """Returns how long to wait before the next one."""
-        worker = self._worker = WorkerProcess(self._start(), self._shelf.timing)
+        worker = self._worker = WorkerProcess(self._start(), self._shelf.timing, walls=self._spec.walls)
         async with trio.open_nursery() as nursery:
             if self._spec.idle_unload_s is not None:
                 nursery.start_soon(self._unload_when_idle, self._spec.idle_unload_s)

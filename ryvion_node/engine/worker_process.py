@@ -136,9 +136,11 @@ class Inbox:
 class WorkerProcess:
     """From spawn to death of one child; a new object for each restart."""
 
-    def __init__(self, start: Start, timing: Timing) -> None:
+    def __init__(self, start: Start, timing: Timing, *, walls: bool = True) -> None:
+        """Without `walls` the child keeps the rights of its owner (Linux; elsewhere it always does)."""
         self._start = start
         self._timing = timing
+        self._walls = walls
         self._outbox: deque[bytes] = deque([pack([start])])
         self._to_send = trio.Event()
         self._inboxes: dict[int, Inbox] = {}
@@ -162,7 +164,7 @@ class WorkerProcess:
     ) -> End:
         """Spawn and serve until the process is gone; cancelling ends it in good order."""
         try:
-            process, stdin, stdout, stderr = _spawn()
+            process, stdin, stdout, stderr = _spawn(worker_command() if self._walls else worker_command("--no-walls"))
         except OSError as exc:
             self._end = Died(f"no process could be started ({exc.strerror})", stalled=False)
             return self._end
@@ -344,13 +346,15 @@ def worker_environment() -> dict[str, str]:
     return {"GOMP_SPINCOUNT": _SPINS} | passed | ours
 
 
-def _spawn() -> tuple[subprocess.Popen[bytes], trio.lowlevel.FdStream, trio.lowlevel.FdStream, trio.lowlevel.FdStream]:
+def _spawn(
+    command: list[str],
+) -> tuple[subprocess.Popen[bytes], trio.lowlevel.FdStream, trio.lowlevel.FdStream, trio.lowlevel.FdStream]:
     """Spawn from this thread: Linux ties the child's life to the thread that made it, and trio's helper threads end."""
     pairs = [os.pipe() for _ in range(3)]
     (stdin, to_child), (from_child, stdout), (errors, stderr) = pairs
     try:
         process = subprocess.Popen(
-            worker_command(),
+            command,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,

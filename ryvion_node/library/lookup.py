@@ -119,6 +119,7 @@ class Library:
             template_digest=None if model.template is None else _template_digest(model.template),
             load=model.load,
             idle_unload_s=model.idle_unload_s,
+            walls=model.walls,
         )
 
     def _not_at_hand(self, name: str) -> NotAtHand:

@@ -1,4 +1,7 @@
-"""`python -m ryvion_node.engine.worker --parent PID`: serve a model; with --devices: list devices as JSON and end."""
+"""`python -m ryvion_node.engine.worker --parent PID`: serve a model; with --devices: list devices as JSON and end.
+
+No walls stand around --devices, which opens no model, and none with --no-walls, which the owner may ask for.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="ryvion_node.engine.worker")
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--devices", action="store_true")
+    parser.add_argument("--no-walls", action="store_true")
     arguments = parser.parse_args()
-    isolate(arguments.parent)
+    walls = not (arguments.devices or arguments.no_walls)
+    isolate(arguments.parent, walls=walls)
     frames_out = take_stdout()
     # A thread that renders a template must hand the interpreter back to the decode thread quickly.
     sys.setswitchinterval(0.0005)
@@ -33,7 +38,7 @@ def main() -> None:
         missing = f"models cannot run here, {exc.name} is not installed: install ryvion-node with its `executor` extra"
         os.write(frames_out, pack([Failed(missing)]))
         return
-    run(frames_out)
+    run(frames_out, walls=walls)
 
 
 if __name__ == "__main__":

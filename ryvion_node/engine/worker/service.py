@@ -49,8 +49,8 @@ from ryvion_node.engine.worker.template import TemplateRefused
 Ended = tuple[Job, EndReason]
 
 
-def serve(frames_out: int) -> NoReturn:
-    """Run until the node closes the pipe."""
+def serve(frames_out: int, *, walls: bool) -> NoReturn:
+    """Run until the node closes the pipe; with `walls` no file but the model's own can be read."""
     pipes = Pipes(frames_out)
     start, *early = _first(pipes)
     if not isinstance(start, Start):
@@ -59,7 +59,8 @@ def serve(frames_out: int) -> NoReturn:
     for message in early:
         server.route(message)
     # Rules for files hold for this thread and those that it starts, so they come before the others.
-    confine(files_of(start), has_gpu=has_gpu())
+    if walls:
+        confine(files_of(start), has_gpu=has_gpu())
     threading.Thread(target=server.read_commands, name="commands", daemon=True).start()
     try:
         loaded = load(start, pipes)
@@ -253,10 +254,10 @@ class _Server:
         self._pipes.send([JobFailed(number, code, message)])
 
 
-def run(frames_out: int) -> NoReturn:
+def run(frames_out: int, *, walls: bool) -> NoReturn:
     """As `serve`, but any error ends the process at once, values unsaid."""
     try:
-        serve(frames_out)
+        serve(frames_out, walls=walls)
     except LlamaError as exc:
         # Its text is llama.cpp's or ours, never a prompt.
         os.write(2, f"{exc}\n".encode())

@@ -24,7 +24,7 @@ INSIDE = """
 import os, socket, sys
 from pathlib import Path
 from ryvion_node.engine.worker.isolation import confine, isolate, limit_memory
-isolate(os.getppid())
+isolate(os.getppid(), walls=True)
 model, key, after, *attempts = sys.argv[1:]
 node = f"/proc/{os.getppid()}/"
 if after != "isolated":
@@ -165,3 +165,13 @@ async def test_a_model_that_outgrows_its_limit_fails_alone(spec: ModelSpec, monk
         assert "no room for" in status.reason and "configure fewer or smaller" in status.reason
         assert (await failure(engine, replace(REQUEST, model="large"))).code == "model_broken"
         assert end_of(await collect(engine, REQUEST))
+
+
+@linux
+@pytest.mark.parametrize(("walled", "filters"), [(True, "2"), (False, "0")])
+async def test_an_owner_can_take_the_walls_down_for_a_model(walled: bool, filters: str) -> None:
+    async with running(ModelSpec("small", TINY, walls=walled)) as engine:
+        assert end_of(await collect(engine, REQUEST)).reason == "stop"
+        status = Path(f"/proc/{engine.status()[0].worker_pid}/status").read_text()
+    assert f"Seccomp:\t{filters}\n" in status
+    assert "NoNewPrivs:\t1\n" in status
