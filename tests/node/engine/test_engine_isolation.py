@@ -155,16 +155,20 @@ main()
 @linux
 async def test_a_model_that_outgrows_its_limit_fails_alone(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the estimate were far too small: the owner reads what to change, the node and its other models go on."""
-    real = worker_process.worker_command
-    commands = [[sys.executable, "-c", LITTLE_MEMORY, str(os.getpid())]]
-    monkeypatch.setattr(worker_process, "worker_command", lambda: commands.pop() if commands else real())
     large = replace(spec, name="large", context_tokens=2048, slots=64)
-    async with running(large, spec) as engine:
-        status = engine.status()[0]
-        assert status.state == "broken"
-        assert "no room for" in status.reason and "configure fewer or smaller" in status.reason
-        assert (await failure(engine, replace(REQUEST, model="large"))).code == "model_broken"
-        assert end_of(await collect(engine, REQUEST))
+    async with running(spec) as sound:
+        command = [sys.executable, "-c", LITTLE_MEMORY, str(os.getpid())]
+        monkeypatch.setattr(worker_process, "worker_command", lambda: command)
+        async with running(large) as engine:
+            status = engine.status()[0]
+            assert status.state == "broken"
+            assert "no room for" in status.reason and "configure fewer or smaller" in status.reason
+            assert (await failure(engine, replace(REQUEST, model="large"))).code == "model_broken"
+            assert end_of(await collect(sound, REQUEST))
+
+
+def _status_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
 
 
 @linux
@@ -172,6 +176,6 @@ async def test_a_model_that_outgrows_its_limit_fails_alone(spec: ModelSpec, monk
 async def test_an_owner_can_take_the_walls_down_for_a_model(walled: bool, filters: str) -> None:
     async with running(ModelSpec("small", TINY, walls=walled)) as engine:
         assert end_of(await collect(engine, REQUEST)).reason == "stop"
-        status = Path(f"/proc/{engine.status()[0].worker_pid}/status").read_text()
+        status = _status_of(engine.status()[0].worker_pid)
     assert f"Seccomp:\t{filters}\n" in status
     assert "NoNewPrivs:\t1\n" in status
