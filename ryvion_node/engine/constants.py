@@ -70,7 +70,10 @@ MAX_DIMENSIONS: Final = 8192
 """Of a vector: a lot of them fits a frame; the largest models of the field have 4,096."""
 
 PIECES_EVERY_S: Final = 0.02
-"""Tokens after a job's first are sent to the node this often: executors send buyers a frame no sooner."""
+"""Tokens after a job's first are sent to the node this often, and a quarter of it later for each job that runs:
+executors send buyers a frame no sooner."""
+PIECES_MOST_JOBS: Final = 3
+"""So many times that at most: 60 ms, half of what an executor gathers for many jobs."""
 
 DRIFT_FACTOR: Final = 1.2
 """A speed that is off by more is offered anew; less is noise."""

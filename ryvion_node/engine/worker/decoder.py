@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
 
-from ryvion_node.engine.constants import GRAMMAR_PATIENCE_S, PIECES_EVERY_S
+from ryvion_node.engine.constants import GRAMMAR_PATIENCE_S, PIECES_EVERY_S, PIECES_MOST_JOBS
 from ryvion_node.engine.wire import (
     Cancel,
     Credit,
@@ -381,7 +381,8 @@ class Decoder:
             self._send(self._out)
             self._out = []
             self._urgent = False
-            self._gathered_until_s = now_s + self._gather_s
+            # The more jobs run, the longer executors gather what they send.
+            self._gathered_until_s = now_s + self._gather_s * min(PIECES_MOST_JOBS, 1 + len(self._jobs) / 4)
         # Only now, so that a job's end comes after its last piece.
         for job, reason in self._ended:
             self._on_end(job, reason)
