@@ -31,7 +31,7 @@ class ScriptedWorker:
     in_memory: int
     most: int
 
-    def __init__(self, _start: Start, _timing: Timing) -> None:
+    def __init__(self, _start: Start, _timing: Timing, *, walls: bool) -> None:
         self.pid = 1
         self.running = 0
         self.end: End | None = None
