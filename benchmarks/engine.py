@@ -57,7 +57,7 @@ class Plan:
     lag_tokens: int
 
 
-QUICK = Plan(parameters=100_000_000, rounds=2, seconds=3, answer_tokens=24, serial_jobs=2, lag_tokens=32)
+QUICK = Plan(parameters=200_000_000, rounds=3, seconds=4, answer_tokens=32, serial_jobs=2, lag_tokens=32)
 FULL = Plan(parameters=200_000_000, rounds=7, seconds=120, answer_tokens=64, serial_jobs=4, lag_tokens=160)
 
 Job = Callable[[str, int], Awaitable[list[float]]]
