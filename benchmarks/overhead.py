@@ -63,7 +63,9 @@ def straight(engine: LlamaEngine) -> Job:
     """Jobs given to the engine worker directly."""
 
     async def run(max_tokens: int, seed: int) -> Run:
-        request = GenerationRequest(MODEL, (Turn("user", PROMPT),), max_tokens, Sampling(0.7, 1.0, seed), owner=b"bench")
+        request = GenerationRequest(
+            MODEL, (Turn("user", PROMPT),), max_tokens, Sampling(0.7, 1.0, seed), owner=b"bench"
+        )
         began, first = trio.current_time(), 0.0
         async with engine.generate(request) as events:
             async for event in events:
