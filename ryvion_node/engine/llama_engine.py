@@ -13,7 +13,6 @@ from ryvion_node.engine.files import DigestCache
 from ryvion_node.engine.interface import (
     NO_TOOLS,
     Embeddings,
-    EngineError,
     EngineModel,
     GenerationEvent,
     GenerationRequest,
@@ -36,6 +35,7 @@ from ryvion_node.engine.jobs import (
 )
 from ryvion_node.engine.memory import Memory
 from ryvion_node.engine.residency import Residency
+from ryvion_node.engine.roster import Roster
 from ryvion_node.engine.served_model import ModelStatus, ServedModel, Shelf
 from ryvion_node.engine.wire import Cancel, CountPrompt, CountTexts
 from ryvion_node.engine.worker_process import Timing, WorkerGone
@@ -58,16 +58,14 @@ class LlamaEngine:
             if not 1 <= spec.slots <= limits.MAX_SLOTS:
                 raise ValueError(f"{spec.name}: slots must be 1 .. {limits.MAX_SLOTS}")
         shelf = Shelf(digests or DigestCache(), figures or FigureBook(), Residency(room), timing or Timing())
-        self._served = {spec.name: ServedModel(spec, shelf, self._bump) for spec in specs}
-        if len(self._served) < len(specs):
-            raise ValueError("two models of the same name")
-        self._revision = 0
-        self._changed = trio.Event()
+        self._roster: Roster[ServedModel] = Roster()
+        for spec in specs:
+            self._roster.add(spec.name, ServedModel(spec, shelf, self._roster.bump))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep a worker per model alive until cancelled. Started at once: `settled` waits for the models."""
         async with trio.open_nursery() as nursery:
-            for served in self._served.values():
+            for served in self._roster.entries.values():
                 nursery.start_soon(served.supervise)
             task_status.started()
             await trio.sleep_forever()
@@ -75,30 +73,27 @@ class LlamaEngine:
     @property
     def revision(self) -> int:
         """Rises whenever `models` or `status` changed."""
-        return self._revision
+        return self._roster.revision
 
     async def changed(self, seen: int) -> int:
         """Wait until the revision is another than `seen`; returns it."""
-        while self._revision == seen:
-            await self._changed.wait()
-        return self._revision
+        return await self._roster.changed(seen)
 
     async def settled(self) -> None:
         """Wait until every model is ready, broken, or unloaded."""
-        while any(served.state in ("loading", "restarting") for served in self._served.values()):
-            await self.changed(self._revision)
+        await self._roster.settled("loading", "restarting")
 
     def models(self) -> tuple[EngineModel, ...]:
-        return tuple(served.model for served in self._served.values() if served.model is not None)
+        return self._roster.models()
 
     def status(self) -> tuple[ModelStatus, ...]:
         """Every model of the manifest, also those that cannot serve."""
-        return tuple(served.status() for served in self._served.values())
+        return self._roster.status()
 
     @asynccontextmanager
     async def generate(self, request: GenerationRequest) -> AsyncIterator[AsyncIterator[GenerationEvent]]:
         """Jobs beyond the model's slots wait their turn in the worker."""
-        async with self._find(request.model).worker() as worker:
+        async with self._roster.find(request.model).worker() as worker:
             try:
                 inbox = worker.open()
             except WorkerGone as exc:
@@ -121,24 +116,13 @@ class LlamaEngine:
         return await self._count(model, lambda number: CountTexts(number, plain, False))
 
     async def score(self, request: ScoringRequest) -> tuple[TokenScore, ...]:
-        async with self._find(request.model).worker() as worker:
+        async with self._roster.find(request.model).worker() as worker:
             return await scores(worker, request)
 
     async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
-        async with self._find(model).worker() as worker:
+        async with self._roster.find(model).worker() as worker:
             return await embeddings(worker, model, texts)
 
     async def _count(self, model: str, make: Callable[[int], CountPrompt | CountTexts]) -> int:
-        async with self._find(model).worker() as worker:
+        async with self._roster.find(model).worker() as worker:
             return await count(worker, make, model)
-
-    def _find(self, model: str) -> ServedModel:
-        try:
-            return self._served[model]
-        except KeyError:
-            raise EngineError("model_unknown", f"no model {model!r} is served here") from None
-
-    def _bump(self) -> None:
-        self._revision += 1
-        self._changed.set()
-        self._changed = trio.Event()

@@ -26,6 +26,7 @@ from ryvion_node.engine.remote.key import load_key
 from ryvion_node.engine.remote.served import RemoteModel
 from ryvion_node.engine.remote.spec import RemoteSpec, ServerAddress, parse_url
 from ryvion_node.engine.remote.stream import Timing
+from ryvion_node.engine.roster import Roster
 from ryvion_node.engine.served_model import ModelStatus
 
 
@@ -42,10 +43,8 @@ class RemoteEngine:
         """Raises ValueError for specs that no configuration lets through, KeyMissing or TooOpen for a key."""
         self._timing = timing or Timing()
         self._counter = VocabCounter({spec.name.encode(): spec.tokenizer for spec in specs if spec.tokenizer})
-        self._revision = 0
-        self._changed = trio.Event()
         servers: dict[tuple[ServerAddress, str], HttpServer] = {}
-        self._served: dict[str, RemoteModel] = {}
+        self._roster: Roster[RemoteModel] = Roster()
         for spec in specs:
             _check(spec)
             address, key = parse_url(spec.url), load_key(spec, environ)
@@ -54,15 +53,13 @@ class RemoteEngine:
                 server = HttpServer(address, key, connect_s=self._timing.connect_s, answer_s=self._timing.answer_s)
                 servers[address, key] = server
             counter = self._counter if spec.tokenizer is not None else None
-            if spec.name in self._served:
-                raise ValueError("two models of the same name")
-            self._served[spec.name] = RemoteModel(spec, server, counter, self._timing, self._bump)
+            self._roster.add(spec.name, RemoteModel(spec, server, counter, self._timing, self._roster.bump))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch the servers until cancelled. Started at once: `settled` waits for the first look at each."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._counter.run)
-            for served in self._served.values():
+            for served in self._roster.entries.values():
                 nursery.start_soon(served.supervise)
             task_status.started()
             await trio.sleep_forever()
@@ -70,56 +67,42 @@ class RemoteEngine:
     @property
     def revision(self) -> int:
         """Rises whenever `models` or `status` changed."""
-        return self._revision
+        return self._roster.revision
 
     async def changed(self, seen: int) -> int:
         """Wait until the revision is another than `seen`; returns it."""
-        while self._revision == seen:
-            await self._changed.wait()
-        return self._revision
+        return await self._roster.changed(seen)
 
     async def settled(self) -> None:
         """Wait until every server was looked at; one that is away does not hold the node up."""
-        while any(served.state == "loading" for served in self._served.values()):
-            await self.changed(self._revision)
+        await self._roster.settled("loading")
 
     def models(self) -> tuple[EngineModel, ...]:
-        return tuple(served.model for served in self._served.values() if served.model is not None)
+        return self._roster.models()
 
     def status(self) -> tuple[ModelStatus, ...]:
         """Every model of the owner's, also those that cannot serve."""
-        return tuple(served.status() for served in self._served.values())
+        return self._roster.status()
 
     @asynccontextmanager
     async def generate(self, request: GenerationRequest) -> AsyncIterator[AsyncIterator[GenerationEvent]]:
         """Jobs beyond the model's slots wait here, so that the server never has more of ours."""
-        async with self._find(request.model).generate(request) as events:
+        async with self._roster.find(request.model).generate(request) as events:
             yield events
 
     async def count_prompt(self, model: str, turns: Sequence[Turn], tools: ToolUse = NO_TOOLS) -> int:
-        return await self._find(model).meter().prompt(turns, tools)
+        return await self._roster.find(model).meter().prompt(turns, tools)
 
     async def count_texts(self, model: str, texts: Sequence[str]) -> int:
-        return await self._find(model).meter().texts(texts)
+        return await self._roster.find(model).meter().texts(texts)
 
     async def score(self, request: ScoringRequest) -> tuple[TokenScore, ...]:
-        self._find(request.model)
+        self._roster.find(request.model)
         raise EngineError("unsupported", f"the engine behind {request.model} cannot score tokens")
 
     async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
-        self._find(model)
+        self._roster.find(model)
         raise EngineError("unsupported", f"{model} is no embedding model")
-
-    def _find(self, model: str) -> RemoteModel:
-        try:
-            return self._served[model]
-        except KeyError:
-            raise EngineError("model_unknown", f"no model {model!r} is served here") from None
-
-    def _bump(self) -> None:
-        self._revision += 1
-        self._changed.set()
-        self._changed = trio.Event()
 
 
 def _check(spec: RemoteSpec) -> None:

@@ -45,7 +45,7 @@ async def test_idle_models_go_and_come_back(spec: ModelSpec, home: Path) -> None
 async def test_no_job_is_lost_to_an_unload(spec: ModelSpec, home: Path, steps: int) -> None:
     """Unloads at every step that a job takes from asking to running."""
     async with running(spec) as engine, trio.open_nursery() as nursery:
-        (served,) = engine._served.values()
+        (served,) = engine._roster.entries.values()
         ends: list[Ended] = []
 
         async def job() -> None:
@@ -60,7 +60,7 @@ async def test_no_job_is_lost_to_an_unload(spec: ModelSpec, home: Path, steps: i
 
 async def test_an_open_job_keeps_the_model(spec: ModelSpec, home: Path) -> None:
     async with running(spec) as engine:
-        (served,) = engine._served.values()
+        (served,) = engine._roster.entries.values()
         async with engine.generate(ENDLESS) as events:
             async for _ in events:
                 served.unload()
