@@ -105,7 +105,7 @@ def _catch_buyer(found: list[Buyer]) -> None:
         made(self, *arguments, **named)
         found.append(self)
 
-    Buyer.__init__ = caught  # type: ignore[method-assign]
+    Buyer.__init__ = caught  # type: ignore[method-assign]  # the node hands out no buyer
 
 
 async def _order(buyer: Buyer, seed: int, times: Times) -> None:

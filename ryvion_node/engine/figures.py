@@ -90,7 +90,7 @@ def _figures(values: dict[str, object]) -> Figures:
     kinds = {field.name: str if field.type == "str" else int for field in fields(Figures)}
     if set(values) != set(kinds) or not all(type(value) is kinds[name] for name, value in values.items()):
         raise ValueError("not figures")
-    figures = Figures(**values)  # type: ignore[arg-type]
+    figures = Figures(**values)  # type: ignore[arg-type]  # types were just compared
     if figures.load_ms < 0 or not is_possible(figures):
         raise ValueError("impossible figures")
     return figures

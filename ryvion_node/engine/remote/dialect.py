@@ -16,6 +16,20 @@ from ryvion_node.engine.jobs import plain_text
 from ryvion_node.engine.remote.schemas import checked_expression, checked_schema
 from ryvion_node.engine.remote.spec import Flavour
 
+_VLLM: Final[tuple[Feature, ...]] = (
+    "top_k",
+    "min_p",
+    "penalties",
+    "repetition_penalty",
+    "logit_bias",
+    "logprobs",
+    "json_object",
+    "json_schema",
+    "regex",
+    "tools",
+    "prefix",
+)
+"""SGLang can do the same."""
 FEATURES: Final[Mapping[Flavour, tuple[Feature, ...]]] = {
     "openai": (),
     "llama-server": (
@@ -39,32 +53,8 @@ FEATURES: Final[Mapping[Flavour, tuple[Feature, ...]]] = {
         "json_object",
         "json_schema",
     ),
-    "vllm": (
-        "top_k",
-        "min_p",
-        "penalties",
-        "repetition_penalty",
-        "logit_bias",
-        "logprobs",
-        "json_object",
-        "json_schema",
-        "regex",
-        "tools",
-        "prefix",
-    ),
-    "sglang": (
-        "top_k",
-        "min_p",
-        "penalties",
-        "repetition_penalty",
-        "logit_bias",
-        "logprobs",
-        "json_object",
-        "json_schema",
-        "regex",
-        "tools",
-        "prefix",
-    ),
+    "vllm": _VLLM,
+    "sglang": _VLLM,
     "ollama": ("penalties", "json_object", "json_schema", "tools"),
 }
 """What a server of each kind is known to do. Of an unknown one nothing is, until its owner says so. None draws tokens by

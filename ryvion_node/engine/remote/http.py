@@ -136,7 +136,7 @@ class HttpServer:
                 stream = trio.SSLStream(tcp, self._tls, server_hostname=self.address.host, https_compatible=True)
                 try:
                     await stream.do_handshake()
-                except BaseException:
+                except BaseException:  # whatever it was goes on its way; the socket must not stay open
                     await trio.aclose_forcefully(tcp)
                     raise
                 return stream

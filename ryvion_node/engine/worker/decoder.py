@@ -6,9 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import chain
-from typing import Literal
 
 from ryvion_node.engine.constants import GRAMMAR_PATIENCE_S, PIECES_EVERY_S, PIECES_MOST_JOBS
 from ryvion_node.engine.wire import (
@@ -25,48 +23,17 @@ from ryvion_node.engine.wire import (
     WireLogprob,
 )
 from ryvion_node.engine.worker.calibrate import Measured
-from ryvion_node.engine.worker.choosing import Choice, Chooser, MaskFailed, NotFinite
-from ryvion_node.engine.worker.emit import TextHold
+from ryvion_node.engine.worker.choosing import Choice, MaskFailed, NotFinite
+from ryvion_node.engine.worker.job import EndReason, Job
 from ryvion_node.engine.worker.llama import Context, Vocabulary
 from ryvion_node.engine.worker.plan import Gathering, PromptPace, StepTimes, share_rows, spans
 from ryvion_node.engine.worker.sampler import Logits
 from ryvion_node.engine.worker.scoring import Scoring, rows_at_once
 from ryvion_node.engine.worker.sequences import Sequences
 from ryvion_node.engine.worker.speech.parts import Parts
-from ryvion_node.engine.worker.speech.speech import Speech
 from ryvion_node.engine.worker.speedometer import Speedometer, Speeds
 
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One sequence: first its prompt is read, then it decodes token by token."""
-
-    number: int
-    prompt: list[int]
-    chooser: Chooser
-    max_tokens: int
-    hold: TextHold
-    speech: Speech
-    credit: int
-    owner: bytes = b""
-    """Jobs of the same owner may find each other's prompts in the cache; empty: nobody's."""
-    scoring: Scoring | None = None
-    """Set where nothing is generated: the prompt then holds the claimed tokens too, but for the last."""
-    sequence: int = -1
-    position: int = 0
-    """Tokens in the cache; also the index that the next sampled token gets."""
-    next_token: int | None = None
-    """Sampled, not yet decoded; None while the prompt is read."""
-    made: list[int] = field(default_factory=list)
-    passed_over: int = 0
-    """Prompt rows given to others while this one waited."""
-    last_step: int = 0
-    waiting: deque[Logits] = field(default_factory=deque)
-    """Logits that cannot be used before its grammar is followed so far; meanwhile it takes part in no step."""
-
-
 Command = Job | Cancel | Credit | Ping
-EndReason = Literal["stop", "length", "tool_calls"]
 
 
 class Decoder:

@@ -23,7 +23,7 @@ _SPM: Final = 1
 
 # As llama_cpp declares it, but for the plain address: making a pointer object costs more than sampling.
 _logits_at: Final[Any] = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
-    ("llama_get_logits_ith", bindings._lib)  # noqa: SLF001
+    ("llama_get_logits_ith", bindings._lib)  # noqa: SLF001 - the library itself is nowhere public
 )
 
 Logits = npt.NDArray[np.float32]

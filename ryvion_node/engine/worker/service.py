@@ -32,12 +32,13 @@ from ryvion_node.engine.wire import (
     WireError,
 )
 from ryvion_node.engine.worker.choosing import Chooser, RulesRefused, rules_of
-from ryvion_node.engine.worker.decoder import Decoder, EndReason, Job
+from ryvion_node.engine.worker.decoder import Decoder
 from ryvion_node.engine.worker.devices import has_gpu
 from ryvion_node.engine.worker.embedder import Embedder, embed_job
 from ryvion_node.engine.worker.emit import TextHold
 from ryvion_node.engine.worker.grammar import GrammarInvalid, Grammars
 from ryvion_node.engine.worker.isolation import confine, die
+from ryvion_node.engine.worker.job import EndReason, Job
 from ryvion_node.engine.worker.llama import LlamaError, Vocabulary
 from ryvion_node.engine.worker.loading import Loaded, files_of, load
 from ryvion_node.engine.worker.pipes import Pipes

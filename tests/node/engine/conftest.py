@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from engine_support import TINY
 
 from ryvion_node.engine.interface import ModelSpec
+from ryvion_node.engine.worker.grammar import Grammars
+from ryvion_node.engine.worker.llama import Log, Model
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 
@@ -28,6 +31,17 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spec(small_model: Path) -> ModelSpec:
     """The small model as the owner's manifest would name it."""
     return ModelSpec(name="small", path=small_model, context_tokens=512, slots=4, threads=1)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """The vocabulary of the bundled model, in this process."""
+    return Model(TINY, vocab_only=True, gpu_layers=0, on_progress=lambda _share: None, log=Log())
+
+
+@pytest.fixture(scope="module")
+def grammars(model: Model) -> Grammars:
+    return Grammars(model.vocabulary)
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from ryvion_node.engine.interface import Sampling
 from ryvion_node.engine.wire import JobPiece, JobRead, Message, WireTools, WireTurn
 from ryvion_node.engine.worker.calibrate import Measured
 from ryvion_node.engine.worker.choosing import Chooser
-from ryvion_node.engine.worker.decoder import Decoder, EndReason, Job
+from ryvion_node.engine.worker.decoder import Decoder
 from ryvion_node.engine.worker.emit import TextHold
+from ryvion_node.engine.worker.job import EndReason, Job
 from ryvion_node.engine.worker.llama import Context, Log, Model
 from ryvion_node.engine.worker.prompt import Prompts
 from ryvion_node.engine.worker.speech.speech import Speech

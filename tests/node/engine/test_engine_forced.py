@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from engine_support import TINY
 from tool_templates import (
     ANYTHING,
     ASK,
@@ -22,21 +21,10 @@ from tool_templates import (
 
 from ryvion_node.engine.wire import WireTools, WireTurn
 from ryvion_node.engine.worker.grammar import GrammarInvalid, Grammars
-from ryvion_node.engine.worker.llama import Log, Model
+from ryvion_node.engine.worker.llama import Model
 from ryvion_node.engine.worker.prompt import Prompts
 from ryvion_node.engine.worker.speech.parts import Parts
 from ryvion_node.engine.worker.speech.tools import ToolsRefused
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return Model(TINY, vocab_only=True, gpu_layers=0, on_progress=lambda _share: None, log=Log())
-
-
-@pytest.fixture(scope="module")
-def grammars(model: Model) -> Grammars:
-    return Grammars(model.vocabulary)
-
 
 PARIS = '{"city": "Paris","unit":"c"}'
 WRITTEN = {

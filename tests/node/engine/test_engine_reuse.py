@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from ryvion_node.engine.wire import Cancel
 from ryvion_node.engine.worker.choosing import Choice, Chooser, NotFinite
-from ryvion_node.engine.worker.decoder import Decoder, Job
+from ryvion_node.engine.worker.decoder import Decoder
+from ryvion_node.engine.worker.job import Job
 from ryvion_node.engine.worker.sequences import Sequences
 
 ASKED = "Tell me a story about a fox, a hen and a farmer who sleeps."

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import jsonschema
 import pytest
 from engine_support import REQUEST, TINY, collect, end_of, failure, running, text_of
 
@@ -22,8 +23,6 @@ from ryvion_node.engine.interface import (
     Turn,
 )
 from ryvion_node.engine.llama_engine import LlamaEngine
-
-jsonschema = pytest.importorskip("jsonschema")
 
 SCHEMA = {
     "type": "object",

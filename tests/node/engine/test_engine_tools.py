@@ -8,7 +8,6 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from engine_support import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tool_templates import (
@@ -35,7 +34,7 @@ from ryvion_node.engine.constants import MAX_JSON_DEPTH
 from ryvion_node.engine.wire import WireTools, WireTurn
 from ryvion_node.engine.worker import template as template_module
 from ryvion_node.engine.worker.grammar import Grammars
-from ryvion_node.engine.worker.llama import Log, Model
+from ryvion_node.engine.worker.llama import Model
 from ryvion_node.engine.worker.prompt import Prompts, manner_of
 from ryvion_node.engine.worker.speech.families import CallStyle, Thoughts
 from ryvion_node.engine.worker.speech.forced import answer_grammar
@@ -43,17 +42,6 @@ from ryvion_node.engine.worker.speech.parts import Parts
 from ryvion_node.engine.worker.speech.speech import Speech
 from ryvion_node.engine.worker.speech.tools import Offer, ToolsRefused, short_id
 from ryvion_node.engine.worker.template import ChatTemplate, TemplateRefused
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return Model(TINY, vocab_only=True, gpu_layers=0, on_progress=lambda _share: None, log=Log())
-
-
-@pytest.fixture(scope="module")
-def grammars(model: Model) -> Grammars:
-    return Grammars(model.vocabulary)
-
 
 # Rendering.
 

@@ -14,7 +14,7 @@ from ryvion_node.engine.interface import Sampling
 from ryvion_node.engine.wire import Cancel, JobFailed, JobPiece, Scored, Speed
 from ryvion_node.engine.worker import decoder as decoder_module
 from ryvion_node.engine.worker.choosing import Chooser, MaskFailed
-from ryvion_node.engine.worker.decoder import Job
+from ryvion_node.engine.worker.job import Job
 from ryvion_node.engine.worker.scoring import Scoring, rows_at_once
 
 GREEDY = Sampling(0.0)
