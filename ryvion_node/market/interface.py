@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, Protocol
 
 from ryvion_node.ledger.spending import UNLIMITED, Allowance
+from ryvion_node.preferences import ANY_OFFER, Preferences
 from ryvion_protocol.checks import Check
 from ryvion_protocol.messages import (
     CHAT,
@@ -112,6 +113,8 @@ class ChatOrder:
     """Micro-credits for the whole job."""
     tells_max_price: bool = True
     """Are executors told it? Not when it is what a key has left, which is none of their business."""
+    preferences: Preferences = ANY_OFFER
+    """Its `max_price` is of the whole answer, and several jobs may work on one: what holds for this job is the order's."""
     account: Account = NO_ACCOUNT
 
 
@@ -127,6 +130,7 @@ class EmbeddingOrder:
     jurisdictions: tuple[str, ...] = ()
     max_price: int | None = None
     tells_max_price: bool = True
+    preferences: Preferences = ANY_OFFER
     account: Account = NO_ACCOUNT
 
 
