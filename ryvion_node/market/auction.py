@@ -9,7 +9,7 @@ from dataclasses import replace
 import trio
 
 from ryvion_node.market.bidding import LiveBid, Round
-from ryvion_node.market.constants import DEFAULT_RETRY_MS, MAX_QUOTE_ROUNDS
+from ryvion_node.market.constants import DEFAULT_RETRY_MS, MAX_QUOTE_ROUNDS, MIN_RETRY_MS
 from ryvion_node.market.floor import TradingFloor
 from ryvion_node.market.interface import Candidate, MarketError, Order, Route
 from ryvion_node.market.selection import Eligible, ask_order, candidate, choose, explain_bids, refuse, shortlist
@@ -26,6 +26,8 @@ class Auction:
         self._lines: list[Candidate] = []
         self._started_at = trio.current_time()
         self._rounds = 0
+        self._retry_after_ms: list[int] = []
+        """When executors that had no room said to come again."""
         self.why = ""
 
     async def next_bid(self) -> LiveBid:
@@ -37,6 +39,7 @@ class Auction:
             asked, self._queue = self._queue[: self._floor.quote_peers], self._queue[self._floor.quote_peers :]
             result = await self._floor.bidding.hold_round(asked, self._order, os.urandom(16))
             self._floor.desk.tally.asked(len(result.bids), result.lines)
+            self._retry_after_ms += result.retry_after_ms
             again = {eligible.key for eligible in asked}
             self._lines = [line for line in self._lines if line.node_key not in again] + result.lines
             if result.bids:
@@ -75,7 +78,12 @@ class Auction:
             if line.outcome not in ("filtered", "won", "bid")
         )
         message = f"no executor took the job ({reasons})" if reasons else "no executor took the job"
-        return MarketError("no_capacity", message, retry_after_ms=DEFAULT_RETRY_MS)
+        return MarketError("no_capacity", message, retry_after_ms=self.retry_after_ms)
+
+    @property
+    def retry_after_ms(self) -> int:
+        """When the first of the executors that had no room may have some."""
+        return max(min(self._retry_after_ms, default=DEFAULT_RETRY_MS), MIN_RETRY_MS)
 
     def explain(self, winner: LiveBid | None, explanation: str) -> Route:
         asked = {line.node_key for line in self._lines}
@@ -93,8 +101,10 @@ class Auction:
             decided_ms=round((trio.current_time() - self._started_at) * 1000),
         )
 
-    def lost(self, key: NodeKey, reason: str) -> None:
-        """Note that the winner broke the job before its first token."""
+    def lost(self, key: NodeKey, reason: str, retry_after_ms: int) -> None:
+        """Note that the winner broke the job before its first token, and when it says to come again (0: it does not)."""
+        if retry_after_ms:
+            self._retry_after_ms.append(retry_after_ms)
         self._lines = [
             replace(line, outcome="refused", reason=reason) if line.node_key == key else line for line in self._lines
         ]

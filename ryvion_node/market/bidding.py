@@ -42,9 +42,20 @@ class Round:
     """Those that did not bid, and why."""
     late: list[Eligible] = field(default_factory=list)
     """Of these, those that were slower than the winner; worth another question when it breaks."""
+    retry_after_ms: list[int] = field(default_factory=list)
+    """When those that refused for now said to come again."""
 
 
-Answer = LiveBid | Candidate
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """No bid, and why."""
+
+    line: Candidate
+    retry_after_ms: int = 0
+    """When it says that asking again may help; 0: it does not."""
+
+
+Answer = LiveBid | Declined
 
 
 class Bidding:
@@ -97,8 +108,10 @@ class Bidding:
                     grace_s = min(max(took_s, QUOTE_GRACE_MIN_S), QUOTE_GRACE_MAX_S)
                     scope.deadline = min(scope.deadline, trio.current_time() + grace_s)
                 else:
-                    del waiting[answer.node_key]
-                    into.lines.append(answer)
+                    del waiting[answer.line.node_key]
+                    into.lines.append(answer.line)
+                    if answer.retry_after_ms:
+                        into.retry_after_ms.append(answer.retry_after_ms)
         into.lines += [candidate(e.offer, e.model, "no_answer", "no quote in time") for e in waiting.values()]
         if into.bids:
             into.late += waiting.values()
@@ -115,8 +128,8 @@ class Bidding:
                 await answer.channel.close()
 
     async def _quote_from(self, eligible: Eligible, order: Order, nonce: bytes) -> Answer:
-        def line(outcome: str, reason: str) -> Candidate:
-            return candidate(eligible.offer, eligible.model, outcome, reason)
+        def line(outcome: str, reason: str, retry_after_ms: int = 0) -> Declined:
+            return Declined(candidate(eligible.offer, eligible.model, outcome, reason), retry_after_ms)
 
         self._network.learn_addresses(eligible.key, eligible.offer.addresses)
         channel: JobChannel | None = None
@@ -136,9 +149,9 @@ class Bidding:
                     kept = True
                     return LiveBid(Bid(eligible, quote), packet, channel)
                 case Refusal() as refusal:
-                    return line("refused", f"{refusal.code}: {refusal.message}")
+                    return line("refused", f"{refusal.code}: {refusal.message}", refusal.retry_after_ms)
                 case Error() as error:
-                    return line("refused", f"{error.code}: {error.message}")
+                    return line("refused", f"{error.code}: {error.message}", error.retry_after_ms)
                 case other:
                     return line("refused", f"unexpected {type(other).__name__}")
         except PeerUnreachable as exc:

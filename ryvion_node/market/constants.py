@@ -52,6 +52,8 @@ MAX_BACKGROUND_SETTLEMENTS: Final = 64
 """Cancelled jobs whose receipts are still awaited; beyond this their streams are just closed."""
 DEFAULT_RETRY_MS: Final = 2_000
 """When nobody took a job and none said when to come again: a typical answer's time."""
+MIN_RETRY_MS: Final = 100
+"""No executor's word makes clients come again sooner: a round of quotes takes about that."""
 HELD_RETRY_MS: Final = 2_000
 """When what is left of a key's allowance is held by running jobs: a typical answer's time."""
 

@@ -36,6 +36,7 @@ MarketErrorCode = Literal[
     "jurisdiction_not_allowed",  # offered, but by nobody in the jurisdictions asked for
     "context_length_exceeded",  # prompt + answer fit no offer's context
     "unsupported",  # no executor of this model can do all that the order asks; `features` names what is lacking
+    "prompt_refused",  # the model's template does not take these messages, or this text
     "grammar_invalid",  # the schema or tools asked for make no grammar
     "price_limit",  # every offer is above the limit of the caller or of this node
     "budget_exhausted",  # the key that pays has spent what it may, for this day or for good

@@ -18,9 +18,10 @@ from ryvion_node.market.bidding import LiveBid
 from ryvion_node.market.constants import DEFAULT_RETRY_MS, MAX_ATTEMPTS
 from ryvion_node.market.floor import TradingFloor
 from ryvion_node.market.intake import Intake
-from ryvion_node.market.interface import Done, MarketError, MarketErrorCode, Order, Placement, Taken
+from ryvion_node.market.interface import Done, EmbeddingOrder, MarketError, MarketErrorCode, Order, Placement, Taken
 from ryvion_node.market.purse import Cap, Purse, books_closed
 from ryvion_node.market.terms import Randomness, Terms, draw_up
+from ryvion_node.market.wanted import needed_features
 from ryvion_node.p2p.peer_id import peer_id_of
 from ryvion_protocol.errors import ProtocolError
 
@@ -71,7 +72,7 @@ class Purchase(Generic[P]):
             try:
                 live = await self._auction.next_bid()
             except MarketError as exc:
-                raise _broken(self._failure) if self._failure is not None else await self._explained(exc) from None
+                raise self._broken() if self._failure is not None else await self._explained(exc) from None
             self._tries += 1
             attempt = self._new_attempt(live)
             self._attempt = attempt
@@ -86,13 +87,13 @@ class Purchase(Generic[P]):
             except AttemptFailed as exc:
                 await self._give_up(attempt, exc)
                 if exc.code in _HOPELESS:
-                    raise _broken(exc) from exc
+                    raise self._broken() from exc
                 continue
             self._placement = self._placed(attempt, live)
             self._floor.desk.tally.placed(self._placement)
             self._floor.decisions.add(self._placement)
             return
-        raise _broken(self._failure)
+        raise self._broken()
 
     def events(self) -> AsyncIterator[Taken | P | Done]:
         """Taken, Piece*, Done; raises MarketError when the job breaks."""
@@ -128,7 +129,7 @@ class Purchase(Generic[P]):
             self._ready.clear()
             await self._give_up(attempt, exc)
             if delivered or exc.code in _HOPELESS:
-                raise _broken(exc, after_text=delivered) from exc
+                raise self._broken(after_text=delivered) from exc
             await self.place()
             return
         self._attempt = None
@@ -159,7 +160,7 @@ class Purchase(Generic[P]):
         key = attempt.bid.eligible.key
         self._attempt = None
         self._failure = failure
-        self._auction.lost(key, str(failure))
+        self._auction.lost(key, str(failure), failure.retry_after_ms)
         self._floor.desk.tally.broke(failure.code)
         if failure.code not in _FAULTS_OF_THE_REQUEST:
             self._floor.cool_down(key)
@@ -175,6 +176,31 @@ class Purchase(Generic[P]):
         if refused.code != "price_limit" or self._cap.overrun is None:
             return refused
         return await self._purse.refusal(self._order.account, self._cap.overrun)
+
+    def _broken(self, *, after_text: bool = False) -> MarketError:
+        """What the last failure means to the caller."""
+        failure = self._failure
+        if failure is None:
+            return MarketError("no_capacity", "no executor took the job", retry_after_ms=DEFAULT_RETRY_MS)
+        said = str(failure)
+        if failure.code == "context_overflow":
+            what = "a text is" if isinstance(self._order, EmbeddingOrder) else "the conversation is"
+            return MarketError("context_length_exceeded", f"{what} too long for the model: {said}")
+        if failure.code == "grammar_invalid":
+            return MarketError("grammar_invalid", f"the answer cannot be held to what was asked: {said}")
+        if failure.code == "template_failed" and not after_text:
+            return MarketError("prompt_refused", f"no executor's model takes what was said: {said}")
+        if failure.code == "unsupported" and not after_text:
+            # Whatever a peer says, only what the order asks for can be named.
+            named = tuple(name for name in needed_features(self._order) if name in said)
+            return MarketError("unsupported", f"no executor's model takes what was asked: {said}", features=named)
+        if failure.code in _LATER and not after_text:
+            message = f"no executor took the job ({said})"
+            return MarketError(_LATER[failure.code], message, retry_after_ms=self._auction.retry_after_ms)
+        where = "after part of the answer had been delivered" if after_text else "and no other executor could take it"
+        if failure.timed_out:
+            return MarketError("node_timeout", f"the executor stalled ({said}) {where}")
+        return MarketError("node_failed", f"the executor failed ({said}) {where}")
 
     def _placed(self, attempt: Attempt[P], live: LiveBid) -> Placement:
         assert attempt.started is not None
@@ -192,21 +218,3 @@ class Purchase(Generic[P]):
             price_out=quote.price_out,
             route=self._auction.explain(live, self._auction.why),
         )
-
-
-def _broken(failure: AttemptFailed | None, *, after_text: bool = False) -> MarketError:
-    if failure is None:
-        return MarketError("no_capacity", "no executor took the job", retry_after_ms=DEFAULT_RETRY_MS)
-    where = "after part of the answer had been delivered" if after_text else "and no other executor could take it"
-    if failure.code == "context_overflow":
-        return MarketError("context_length_exceeded", f"the conversation does not fit the model: {failure}")
-    if failure.code == "grammar_invalid":
-        return MarketError("grammar_invalid", f"the answer cannot be held to what was asked: {failure}")
-    if failure.code in ("unsupported", "template_failed") and not after_text:
-        return MarketError("unsupported", f"no executor's model takes what was asked: {failure}")
-    if failure.code in _LATER and not after_text:
-        retry_ms = failure.retry_after_ms or DEFAULT_RETRY_MS
-        return MarketError(_LATER[failure.code], f"no executor took the job ({failure})", retry_after_ms=retry_ms)
-    if failure.timed_out:
-        return MarketError("node_timeout", f"the executor stalled ({failure}) {where}")
-    return MarketError("node_failed", f"the executor failed ({failure}) {where}")

@@ -48,11 +48,13 @@ _PARAM_OF_MARKET_CODE: Final = {
     "model_not_found": "model",
     "jurisdiction_not_allowed": "jurisdiction",
     "context_length_exceeded": "messages",
+    "prompt_refused": "messages",
 }
 
 _CODE_OF_MARKET_CODE: Final = {
     "unsupported": "unsupported_parameter",
     "grammar_invalid": "invalid_value",
+    "prompt_refused": "invalid_value",
     "budget_exhausted": "insufficient_quota",
     "budget_held": "rate_limit_exceeded",
     "rate_limited": "rate_limit_exceeded",

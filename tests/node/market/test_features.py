@@ -290,13 +290,24 @@ async def test_only_a_bad_grammar_is_not_tried_elsewhere(code: engine.EngineErro
         assert route.winner == market.sellers[0].identity.public_key  # it is not held against the seller
 
 
-@pytest.mark.parametrize("code", ["unsupported", "template_failed"])
-async def test_what_every_model_refuses_is_the_requests_fault(code: engine.EngineErrorCode) -> None:
+@pytest.mark.parametrize(("code", "told"), [("unsupported", "unsupported"), ("template_failed", "prompt_refused")])
+async def test_what_every_model_refuses_is_the_requests_fault(code: engine.EngineErrorCode, told: str) -> None:
     refuses = Script(error=engine.EngineError(code, "not like this"))
     async with marketplace(SellerPlan(1, script=lambda r: refuses)) as market:
         with pytest.raises(MarketError, match="not like this") as caught:
             await buy(market)
-    assert caught.value.code == "unsupported"
+    assert caught.value.code == told
+
+
+async def test_what_an_executor_says_of_a_parameter_names_it_when_it_was_asked_for() -> None:
+    refuses = Script(error=engine.EngineError("unsupported", "logit_bias names token 9999, not top_k"))
+    async with marketplace(SellerPlan(1, script=lambda r: refuses)) as market:
+        with pytest.raises(MarketError) as caught:
+            await buy(market, order(logit_bias=(LogitBias(9999, 1),)))
+        assert caught.value.features == ("logit_bias",)
+        with pytest.raises(MarketError) as caught:
+            await buy(market)
+        assert caught.value.features == ()
 
 
 async def test_tools_count_as_prompt_with_and_without_the_tokenizer() -> None:

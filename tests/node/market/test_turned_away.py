@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from ryvion_node.engine.fake import Script
+from ryvion_node.engine.fake import Script, fake_model
 from ryvion_node.engine.interface import EngineError
 from ryvion_node.engine.scripted import Vanished
+from ryvion_node.executor import job
 from ryvion_node.executor.constants import BUSY_RETRY_MS
+from ryvion_node.market.constants import MIN_RETRY_MS
 from ryvion_node.market.interface import MarketError
-from tests.node.market.marketplace import ANSWER, SellerPlan, buy, marketplace
+from tests.node.market.marketplace import ANSWER, SellerPlan, buy, marketplace, order
 
 pytestmark = pytest.mark.virtual_time
 
@@ -21,6 +23,29 @@ async def test_caller_learns_why_nobody_had_room_and_when_to_come_again(said: st
         with pytest.raises(MarketError) as caught:
             await buy(market)
         assert (caught.value.code, caught.value.retry_after_ms) == (told, BUSY_RETRY_MS)
+
+
+async def test_caller_is_told_the_soonest_time_that_any_who_refused_named() -> None:
+    """A job of 128 tokens ends after 5 s with the one and after 2.5 s with the other."""
+    slow, faster = (fake_model("tiny", slots=1, millitokens_per_s=speed) for speed in (25_600, 51_200))
+    endless = Script(ANSWER, token_s=100.0)
+    plans = (SellerPlan(1, model=slow, script=lambda _: endless), SellerPlan(2, model=faster, script=lambda _: endless))
+    async with marketplace(*plans) as market:
+        async with market.buyer.buy(order()), market.buyer.buy(order()):
+            with pytest.raises(MarketError, match="all slots") as caught:
+                await buy(market)
+            route = await market.buyer.route(order())
+        assert (caught.value.code, caught.value.retry_after_ms) == ("no_capacity", 2_500)
+        assert route.winner is None
+
+
+async def test_no_word_of_an_executor_makes_clients_come_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "BUSY_RETRY_MS", 1)
+    full = Script("", error=EngineError("busy", "not now"))
+    async with marketplace(SellerPlan(1, script=lambda _: full)) as market:
+        with pytest.raises(MarketError) as caught:
+            await buy(market)
+        assert caught.value.retry_after_ms == MIN_RETRY_MS
 
 
 async def test_no_room_in_the_middle_of_an_answer_is_a_failure() -> None:
