@@ -90,6 +90,7 @@ class _Connection(TCPServer):
                 self.protocol = cast(Any, protocol)
                 await self.idle_task.restart(self._task_group, self._idle_timeout)
                 await self._read_data()
+                await self.idle_task.stop()  # the client is gone: its place is not kept until it had been idle for long
         except OSError:
             pass  # the client is gone
         finally:

@@ -224,6 +224,17 @@ async def test_too_many_connections_are_closed_unread(monkeypatch: pytest.Monkey
             await client.stream.aclose()
 
 
+async def test_clients_that_went_leave_no_connection_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "MAX_CONNECTIONS", 2)
+    async with serving(SCRIPTS) as endpoint:
+        for _ in range(3):
+            client = await endpoint.connect()
+            async with client.stream:
+                await client.send("GET", "/health")
+                assert (await client.reply()).status == 200
+                await trio.testing.wait_all_tasks_blocked()
+
+
 async def test_the_log_has_no_path_no_query_and_no_key(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with serving(SCRIPTS) as endpoint:
