@@ -83,6 +83,7 @@ def sample_embedding(
         model_digest=told.digest,
         jurisdiction="CA",
         chunk_hashes=(),
+        chunk_root=b"",
         started_ms=NOW_MS + 20,
         first_token_ms=NOW_MS + 30 if answer else 0,
         finished_ms=NOW_MS + 40,

@@ -7,10 +7,11 @@ from dataclasses import replace
 from hashlib import sha256
 
 from ryvion_protocol.checks import CHECK_NAMES, JobEvidence, check_finished_job, first_failure
+from ryvion_protocol.merkle import merkle_root
 from ryvion_protocol.messages import AuditEnvelope, JobOffer, Receipt
 from ryvion_protocol.packet import pack
 from ryvion_protocol.receipt import ReceiptFields, fields_of, issue_receipt
-from specs.samples import CALL_ANSWER, EXECUTOR, NOW_MS, STRANGER, evidence_of, message_of, sample_job
+from specs.samples import CALL_ANSWER, CHUNK_HASHES, EXECUTOR, NOW_MS, STRANGER, evidence_of, message_of, sample_job
 from specs.vector_form import JsonValue, Vector, main
 
 JOB = sample_job()
@@ -74,6 +75,13 @@ def vectors() -> Sequence[Vector]:
         judged("checks-wrong-signature", ("R-04-19",), "A receipt with one bit flipped.", _bit_flipped(), "signature"),
         judged("checks-other-model", ("R-04-19",), "Another model ran.", _changed(model_digest=bytes(32)), "job"),
         judged("checks-other-place", ("R-04-19",), "It ran elsewhere.", _changed(jurisdiction="US"), "job"),
+        judged(
+            "checks-other-passages",
+            ("R-02-16",),
+            "Over passages that were not in the prompt.",
+            _changed(chunk_hashes=CHUNK_HASHES, chunk_root=merkle_root(CHUNK_HASHES)),
+            "job",
+        ),
         judged("checks-other-quote", ("R-04-19",), "On another quote.", _changed(quote_hash=bytes(32)), "job"),
         judged(
             "checks-not-at-end",
@@ -202,6 +210,7 @@ def judged(name: str, requirements: tuple[str, ...], comment: str, evidence: Job
         "envelope": None if evidence.envelope is None else evidence.envelope.raw.hex(),
         "offered_ms": evidence.offered_ms,
         "ended_ms": evidence.ended_ms,
+        "chunk_root": evidence.chunk_root.hex(),
         "kind": evidence.kind,
         "embedded_bytes": evidence.embedded_bytes,
         "embedded_texts": evidence.embedded_texts,

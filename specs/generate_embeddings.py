@@ -6,7 +6,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ryvion_protocol.messages import EmbedRequest, JobOffer, JobRequest, Message, QuoteRequest, Sampling, Vectors
+from ryvion_protocol.any_message import Message
+from ryvion_protocol.messages import EmbedRequest, JobOffer, JobRequest, QuoteRequest, Sampling, Vectors
 from ryvion_protocol.packet import pack
 from specs.embedding_samples import EMBED_QUOTE_REQUEST, EMBED_REQUEST, VECTORS, embedding_evidence, sample_embedding
 from specs.generate_checks import judged

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ryvion_protocol.any_message import Message
 from ryvion_protocol.messages import (
     Acceptance,
     Finished,
     JobOffer,
     JobRequest,
-    Message,
     Quote,
     QuoteRequest,
     Started,

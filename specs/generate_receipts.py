@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ryvion_protocol.codec import encode_body, pack_value
+from ryvion_protocol.merkle import inclusion_path, merkle_root, root_from_path
 from ryvion_protocol.messages import AuditEnvelope
 from ryvion_protocol.receipt import ReceiptFields, fields_of, issue_receipt, receipt_to_json
 from ryvion_protocol.schema import JobId
@@ -30,7 +31,36 @@ Part = tuple[str, str, tuple[Piece, ...]]
 
 def vectors() -> Sequence[Vector]:
     """All vectors of the family, in the order of the file."""
-    return [*_known_answers(), *_issuing(), *_files(), *_result_hashes(), *_envelopes()]
+    return [*_known_answers(), *_issuing(), *_files(), *_result_hashes(), *_passages(), *_envelopes()]
+
+
+def _passages() -> list[Vector]:
+    """Merkle trees over the hashes of passages, and paths through them."""
+    hashes = tuple(hashlib.sha256(f"passage {number}".encode()).digest() for number in range(7))
+    path = inclusion_path(hashes, 5)
+
+    def tree(size: int) -> Vector:
+        leaves = hashes[:size]
+        given: dict[str, JsonValue] = {"leaves": [leaf.hex() for leaf in leaves]}
+        paths: list[JsonValue] = [[node.hex() for node in inclusion_path(leaves, index)] for index in range(size)]
+        gives: dict[str, JsonValue] = {"root": merkle_root(leaves).hex(), "paths": paths}
+        return Vector(
+            f"merkle-{size}", ("R-02-15",), f"The tree over {size}.", "merkle-root", b"", given=given, gives=gives
+        )
+
+    def climb(name: str, comment: str, index: int, size: int, nodes: Sequence[bytes], code: str = "") -> Vector:
+        given: dict[str, JsonValue] = {"index": index, "size": size, "path": [node.hex() for node in nodes]}
+        gives: dict[str, JsonValue] = {} if code else {"root": root_from_path(hashes[5], index, size, nodes).hex()}
+        expect = "payload-invalid" if code else "ok"
+        return Vector(name, ("R-02-15",), comment, "merkle-path", hashes[5], (), given, expect, code, gives)
+
+    return [
+        *(tree(size) for size in (0, 1, 2, 3, 6, 7)),
+        climb("merkle-path-ok", "Up from the sixth of seven.", 5, 7, path),
+        climb("merkle-path-short", "One hash is missing.", 5, 7, path[:-1], "merkle_path"),
+        climb("merkle-path-long", "One hash too many.", 5, 7, (*path, hashes[0]), "merkle_path"),
+        climb("merkle-path-nowhere", "The eighth of seven.", 7, 7, path, "merkle_path"),
+    ]
 
 
 def _known_answers() -> list[Vector]:

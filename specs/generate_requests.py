@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ryvion_protocol.any_message import Message
 from ryvion_protocol.messages import (
     ChatMessage,
     Finished,
     JobOffer,
     JobRequest,
-    Message,
     OutputFormat,
     QuoteRequest,
     Started,
@@ -94,6 +94,14 @@ def _wrong() -> list[Vector]:
         ("bias-falling", "R-04-29", "Tokens fall.", replace(ask, logit_bias=bias[::-1]), "logit_bias"),
         ("bias-twice", "R-04-29", "One token twice.", replace(ask, logit_bias=(bias[0], bias[0])), "logit_bias"),
         ("logprobs-top-alone", "R-04-29", "Alternatives of nothing.", replace(ask, logprobs=False), "logprobs"),
+        (
+            "chunks-other-root",
+            "R-02-15",
+            "The root of other passages.",
+            replace(ask, chunk_root=bytes(32)),
+            "chunk_root",
+        ),
+        ("chunks-no-root", "R-02-15", "Passages without a root.", replace(ask, chunk_root=b""), "chunk_root"),
     )
     return [
         refused_alone(name, requirement, said, request, None, code) for name, requirement, said, request, code in wrong

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 
 from ryvion_protocol import constants, messages
+from ryvion_protocol.any_message import Message
 from ryvion_protocol.codec import pack_value
 from ryvion_protocol.features import FEATURES
 from ryvion_protocol.job import JOB_TABLE
-from ryvion_protocol.messages import Message
 from ryvion_protocol.packet import unpack
 from ryvion_protocol.schema import PRINTABLE, Lengths, Pattern, Size
 from specs.meanings import MEANINGS

@@ -146,11 +146,13 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "logit_bias": "see LogitBias; in rising order of tokens",
         "logprobs": "are log-probabilities wanted?",
         "top_logprobs": "alternatives beside each token; 0 unless `logprobs`",
+        "chunk_root": "[Merkle root](02-receipts.md#passages) of `chunk_hashes`; empty when there are none",
     },
     "EmbedRequest": {
         "salt": "random, so that the commitment does not give short texts away",
         "texts": "each gets a vector",
         "chunk_hashes": "as in the JobRequest",
+        "chunk_root": "as in the JobRequest",
     },
     "Started": {
         "job_id": "see Job id",
@@ -217,6 +219,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "model_digest": "SHA-256 of its file",
         "jurisdiction": "where it ran",
         "chunk_hashes": "as in the JobRequest",
+        "chunk_root": "as in the JobRequest",
         "started_ms": "Unix time in ms",
         "first_token_ms": "Unix time in ms; 0: there was none",
         "finished_ms": "Unix time in ms",

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 from ryvion_protocol.checks import JobEvidence, billed_units
 from ryvion_protocol.job import job_id_of
+from ryvion_protocol.merkle import merkle_root
 from ryvion_protocol.messages import (
     Acceptance,
     Alternative,
@@ -102,6 +103,7 @@ QUOTE_REQUEST: Final = QuoteRequest(
     max_price=0,
     patience_ms=3000,
 )
+CHUNK_HASHES: Final = (bytes.fromhex("c4" * 32),)
 JOB_REQUEST: Final = JobRequest(
     salt=bytes.fromhex("5a" * 16),
     messages=(
@@ -130,12 +132,13 @@ CALL_REQUEST: Final = JobRequest(
         ChatMessage(role="user", content="And in Montreal?", name="Ada"),
     ),
     stop=("\n\n",),
-    chunk_hashes=(bytes.fromhex("c4" * 32),),
+    chunk_hashes=CHUNK_HASHES,
     tools=ToolUse(tools=(WEATHER,), choice="named", name="get_weather", parallel=False),
     output=OutputFormat(kind="json_schema", grammar='{"type":"object"}'),
     logit_bias=(LogitBias(token=13, bias=zigzag(-100_000_000)), LogitBias(token=99, bias=zigzag(2_500_000))),
     logprobs=True,
     top_logprobs=2,
+    chunk_root=merkle_root(CHUNK_HASHES),
 )
 """Uses every field."""
 CALL_SAMPLING: Final = Sampling(
@@ -277,6 +280,7 @@ def sample_job(
         model_digest=DIGEST,
         jurisdiction="CA",
         chunk_hashes=(),
+        chunk_root=b"",
         started_ms=NOW_MS + 20,
         first_token_ms=NOW_MS + 60 if answer else 0,
         finished_ms=NOW_MS + 80,

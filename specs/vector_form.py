@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from ryvion_protocol.any_message import Message
 from ryvion_protocol.codec import encode_body, pack_value
-from ryvion_protocol.messages import Message
 from ryvion_protocol.signing import SigningIdentity
 from specs.samples import IDENTITIES, SEEDS
 

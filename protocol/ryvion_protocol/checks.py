@@ -78,6 +78,8 @@ class JobEvidence:
     """When the last message had come."""
     fault: ProtocolError | None = None
     """What ended the job, when the peer broke the protocol."""
+    chunk_root: bytes = b""
+    """Of the request: Merkle root of the passages in the prompt."""
     kind: str = CHAT
     embedded_bytes: int = 0
     """UTF-8 bytes of the texts whose vectors came."""
@@ -93,7 +95,7 @@ def check_finished_job(evidence: JobEvidence, clock_skew_ms: int = MAX_CLOCK_SKE
     return (
         Check("frames", "passed", f"{evidence.frames} frames of {evidence.frame_bytes} bytes, all within their caps."),
         _signature(parts),
-        _job(parts),
+        _job(evidence, parts),
         _state(evidence, parts),
         _result_hash(evidence, parts),
         _transcript_hash(evidence, parts),
@@ -172,7 +174,7 @@ def _signature(parts: _Parts) -> Check:
     return Check("signature", "passed", f"Receipt and envelope are signed by {executor.hex()[:16]}.")
 
 
-def _job(parts: _Parts) -> Check:
+def _job(evidence: JobEvidence, parts: _Parts) -> Check:
     order, envelope = parts.order, parts.envelope
     agreed: tuple[tuple[str, str | bytes, str | bytes], ...] = (
         ("receipt's job id", parts.job_id, parts.receipt.job_id),
@@ -182,6 +184,7 @@ def _job(parts: _Parts) -> Check:
         ("model", order.model, envelope.model),
         ("model digest", order.digest, envelope.model_digest),
         ("jurisdiction", parts.quote.jurisdiction, envelope.jurisdiction),
+        ("root of the passages", evidence.chunk_root, envelope.chunk_root),
     )
     for what, wanted, found in agreed:
         if wanted != found:

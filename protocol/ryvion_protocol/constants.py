@@ -8,7 +8,7 @@ NETWORK_ID: Final = "ryvion-main"
 """Names the market a node belongs to; a message for another network is refused."""
 
 PROTOCOL_VERSION: Final = 1
-MARKET_PROTOCOL: Final = "/ryvion/market/1.1.0"
+MARKET_PROTOCOL: Final = "/ryvion/market/1.2.0"
 """libp2p protocol id of the job stream (spec 04)."""
 OFFERS_PROTOCOL: Final = "/ryvion/offers/1.1.0"
 """libp2p protocol id of book sync, and the head of the gossip topic (spec 03)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Final, Literal
 
+from ryvion_protocol.any_message import Message
 from ryvion_protocol.errors import StateError
 from ryvion_protocol.messages import (
     Acceptance,
@@ -20,7 +21,6 @@ from ryvion_protocol.messages import (
     Finished,
     JobOffer,
     JobRequest,
-    Message,
     Quote,
     QuoteRequest,
     Receipt,

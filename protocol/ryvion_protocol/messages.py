@@ -41,6 +41,7 @@ from ryvion_protocol.schema import (
 
 CHAT = "chat"
 EMBEDDING = "embedding"
+ChunkHashes = Annotated[tuple[Hash, ...], Size(0, limits.MAX_CHUNK_HASHES)]
 
 # --- gossip (spec 03) -------------------------------------------------------------------------------------
 
@@ -279,13 +280,15 @@ class JobRequest:
     salt: Nonce
     messages: Annotated[tuple[ChatMessage, ...], Size(1, limits.MAX_MESSAGES_PER_REQUEST)]
     stop: Annotated[tuple[Annotated[str, Size(1, 256)], ...], Size(0, limits.MAX_STOP_STRINGS)]
-    chunk_hashes: Annotated[tuple[Hash, ...], Size(0, limits.MAX_CHUNK_HASHES)]
+    chunk_hashes: ChunkHashes
     tools: ToolUse = ToolUse()
     output: OutputFormat = OutputFormat()
     logit_bias: Annotated[tuple[LogitBias, ...], Size(0, limits.MAX_LOGIT_BIAS)] = ()
     logprobs: bool = False
     top_logprobs: Annotated[int, Size(0, limits.MAX_TOP_LOGPROBS)] = 0
     """Alternatives beside each token; 0 unless `logprobs`."""
+    chunk_root: OptionalHash = b""
+    """Merkle root over `chunk_hashes`; empty when there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +300,8 @@ class EmbedRequest:
 
     salt: Nonce
     texts: Annotated[tuple[Annotated[str, Size(1, 256 * 1024)], ...], Size(1, limits.MAX_TEXTS_PER_REQUEST)]
-    chunk_hashes: Annotated[tuple[Hash, ...], Size(0, limits.MAX_CHUNK_HASHES)] = ()
+    chunk_hashes: ChunkHashes = ()
+    chunk_root: OptionalHash = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,7 +433,8 @@ class AuditEnvelope:
     model: ModelName
     model_digest: Hash
     jurisdiction: Country
-    chunk_hashes: Annotated[tuple[Hash, ...], Size(0, limits.MAX_CHUNK_HASHES)]
+    chunk_hashes: ChunkHashes
+    chunk_root: OptionalHash
     started_ms: U53
     first_token_ms: U53
     """0 when no token was produced."""
@@ -476,24 +481,3 @@ class Error:
     code: Code
     message: Note
     retry_after_ms: U32
-
-
-GossipMessage = Offer | Withdraw
-StreamMessage = (
-    QuoteRequest
-    | Quote
-    | Refusal
-    | JobOffer
-    | JobRequest
-    | EmbedRequest
-    | Started
-    | Delta
-    | Vectors
-    | Finished
-    | Receipt
-    | AuditEnvelope
-    | Acceptance
-    | Cancel
-    | Error
-)
-Message = GossipMessage | StreamMessage

@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ryvion_protocol.any_message import Message
 from ryvion_protocol.codec import check_kinds, decode_body, encode_body, pack_value, unpack_value
 from ryvion_protocol.errors import FramingError, SchemaError, SignatureInvalid, StateError
-from ryvion_protocol.messages import Message
 from ryvion_protocol.rules import check_payload
 from ryvion_protocol.signing import SigningIdentity, verify_typed
 

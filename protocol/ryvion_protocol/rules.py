@@ -9,16 +9,18 @@ from itertools import pairwise
 from typing import Final, TypeVar
 
 from ryvion_protocol import constants as limits
+from ryvion_protocol.any_message import Message
 from ryvion_protocol.errors import PayloadInvalid
+from ryvion_protocol.merkle import merkle_root
 from ryvion_protocol.messages import (
     Acceptance,
     AuditEnvelope,
     ChatMessage,
     Delta,
+    EmbedRequest,
     Finished,
     JobOffer,
     JobRequest,
-    Message,
     Offer,
     OutputFormat,
     Quote,
@@ -112,6 +114,12 @@ def _job_request(request: JobRequest) -> None:
     _require(rises, "logit_bias", "tokens are not in rising order, or one stands twice")
     wanted = request.top_logprobs
     _require(request.logprobs or not wanted, "logprobs", f"{wanted} alternatives wanted, but no log-probabilities")
+    _chunks(request)
+
+
+def _chunks(message: JobRequest | EmbedRequest | AuditEnvelope) -> None:
+    root = merkle_root(message.chunk_hashes)
+    _require(message.chunk_root == root, "chunk_root", "it is not the Merkle root of the chunk hashes")
 
 
 def _turn(turn: ChatMessage) -> None:
@@ -178,6 +186,7 @@ def _audit_envelope(envelope: AuditEnvelope) -> None:
         "envelope_times",
         "the first token came outside the job's time",
     )
+    _chunks(envelope)
 
 
 def _acceptance(acceptance: Acceptance) -> None:
@@ -192,6 +201,7 @@ _RULES: Final[dict[type, Callable[..., None]]] = {
     Quote: _quote,
     JobOffer: _job_offer,
     JobRequest: _job_request,
+    EmbedRequest: _chunks,
     Started: _started,
     Delta: _delta,
     Vectors: _vectors,

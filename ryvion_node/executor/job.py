@@ -17,6 +17,7 @@ from ryvion_node.log import log_event
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import StreamBroken
 from ryvion_protocol.errors import ProtocolError
+from ryvion_protocol.merkle import merkle_root
 from ryvion_protocol.messages import (
     Acceptance,
     AuditEnvelope,
@@ -229,6 +230,7 @@ class SoldJob(ABC):
             model_digest=offer.digest,
             jurisdiction=self._terms.quote.jurisdiction,
             chunk_hashes=self._terms.chunk_hashes,
+            chunk_root=merkle_root(self._terms.chunk_hashes),
             started_ms=self._started_ms,
             first_token_ms=self._first_token_ms,
             finished_ms=self._shop.clock_ms(),

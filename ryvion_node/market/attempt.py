@@ -26,6 +26,7 @@ from ryvion_node.market.terms import Terms
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import StreamBroken
 from ryvion_protocol.agreement import check_started
+from ryvion_protocol.any_message import Message
 from ryvion_protocol.checks import Check, JobEvidence, all_passed, check_finished_job, first_failure
 from ryvion_protocol.errors import ProtocolError
 from ryvion_protocol.exported import export_envelope
@@ -34,9 +35,10 @@ from ryvion_protocol.messages import (
     AuditEnvelope,
     Cancel,
     Delta,
+    EmbedRequest,
     Error,
     Finished,
-    Message,
+    JobRequest,
     Receipt,
     Started,
     Vectors,
@@ -182,6 +184,8 @@ class Attempt(Generic[P]):
             raise _unwanted(envelope.message)
         assert finished is not None  # the state machine lets a receipt come after it only
         assert isinstance(finished.message, Finished)
+        request = self.terms.job_request.message
+        assert isinstance(request, JobRequest | EmbedRequest)
         seen = await self._intake.witness(self._desk.counter, self.bid)
         evidence = JobEvidence(
             job_offer=self.terms.job_offer,
@@ -200,6 +204,7 @@ class Attempt(Generic[P]):
             envelope=envelope,
             offered_ms=self._offered_ms,
             ended_ms=self._desk.clock_ms(),
+            chunk_root=request.chunk_root,
             kind=seen.kind,
             embedded_bytes=seen.embedded_bytes,
             embedded_texts=seen.embedded_texts,

@@ -108,6 +108,8 @@ class ChatOrder:
     output: OutputFormat = ANY_TEXT
     logprobs: int | None = None
     """None: none; else with each token its log-probability and so many alternatives (0 .. 20)."""
+    chunk_hashes: tuple[bytes, ...] = ()
+    """SHA-256 of each retrieved passage in the messages, in their order; at most 64."""
     jurisdictions: tuple[str, ...] = ()
     """ISO 3166-1 alpha-2; any of these; empty: anywhere. Groups are expanded before."""
     max_price: int | None = None

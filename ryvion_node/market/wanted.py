@@ -5,6 +5,7 @@ from __future__ import annotations
 from ryvion_node.market.interface import ChatOrder, EmbeddingOrder, Order
 from ryvion_protocol import features
 from ryvion_protocol.agreement import NO_SAMPLING
+from ryvion_protocol.merkle import merkle_root
 from ryvion_protocol.messages import EmbedRequest, JobRequest, Sampling
 from ryvion_protocol.zigzag import zigzag
 
@@ -29,7 +30,8 @@ def job_request(order: ChatOrder, salt: bytes) -> JobRequest:
         salt=salt,
         messages=order.messages,
         stop=order.stop,
-        chunk_hashes=(),
+        chunk_hashes=order.chunk_hashes,
+        chunk_root=merkle_root(order.chunk_hashes),
         tools=order.tools,
         output=order.output,
         logit_bias=order.logit_bias,

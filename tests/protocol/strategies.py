@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
 
-from ryvion_protocol.messages import Message
+from ryvion_protocol.any_message import Message
+from ryvion_protocol.merkle import merkle_root
 from ryvion_protocol.packet import MessageClass
 from ryvion_protocol.schema import PRINTABLE, Lengths, Pattern, Size
 
@@ -18,9 +19,12 @@ _TEXT = st.characters(codec="utf-8")
 
 @cache
 def legal(cls: type) -> st.SearchStrategy[Any]:
-    """Instances of `cls` whose every field is legal by itself."""
+    """Instances of `cls` whose every field is legal by itself, and whose root is that of its passages."""
     hints = get_type_hints(cls, include_extras=True)
-    return st.builds(cls, **{part.name: _of(hints[part.name]) for part in fields(cls)})
+    made = st.builds(cls, **{part.name: _of(hints[part.name]) for part in fields(cls)})
+    if "chunk_root" not in hints:
+        return made
+    return made.map(lambda message: replace(message, chunk_root=merkle_root(message.chunk_hashes)))
 
 
 def _of(hint: Any) -> st.SearchStrategy[Any]:

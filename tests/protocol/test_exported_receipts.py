@@ -78,6 +78,7 @@ def make_envelope(receipt: Receipt) -> AuditEnvelope:
         model_digest=ZEROS,
         jurisdiction="DE",
         chunk_hashes=(),
+        chunk_root=b"",
         started_ms=1_000,
         first_token_ms=1_005,
         finished_ms=1_010,

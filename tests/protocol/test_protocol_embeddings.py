@@ -17,6 +17,7 @@ from ryvion_protocol.checks import all_passed, check_finished_job
 from ryvion_protocol.constants import MAX_DIMENSIONS, MAX_TEXTS_PER_REQUEST, MAX_VECTOR_BYTES
 from ryvion_protocol.errors import PayloadInvalid, SchemaError
 from ryvion_protocol.exported import export_receipt, verify_exported
+from ryvion_protocol.merkle import merkle_root
 from ryvion_protocol.messages import EMBEDDING, EmbedRequest, Finished, Receipt, Vectors
 from ryvion_protocol.money import cost_microcredits, metering_units
 from ryvion_protocol.packet import pack, unpack
@@ -60,7 +61,8 @@ def test_the_largest_of_everything_fits_its_frame() -> None:
     largest = Vectors(2**32 - 1, MAX_TEXTS_PER_REQUEST - 1, 15, bytes(MAX_VECTOR_BYTES))
     assert unpack(pack(largest).raw, (Vectors,)).message == largest
     assert 4 * MAX_DIMENSIONS <= MAX_VECTOR_BYTES
-    texts = EmbedRequest(bytes(16), ("some words, not many",) * MAX_TEXTS_PER_REQUEST, (bytes(32),) * 64)
+    hashes = (bytes(32),) * 64
+    texts = EmbedRequest(bytes(16), ("some words, not many",) * MAX_TEXTS_PER_REQUEST, hashes, merkle_root(hashes))
     assert unpack(pack(texts).raw, (EmbedRequest,)).message == texts
     for wrong in ((), ("",), ("a",) * (MAX_TEXTS_PER_REQUEST + 1)):
         with pytest.raises(SchemaError):

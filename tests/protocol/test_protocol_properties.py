@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ryvion_protocol.any_message import Message
 from ryvion_protocol.codec import decode_body, encode_body, pack_value
 from ryvion_protocol.constants import MAX_DELTA_BYTES
 from ryvion_protocol.errors import EncodingError, FramingError, ProtocolError, SchemaError
-from ryvion_protocol.messages import ChatMessage, Delta, Error, JobRequest, Message, Offer, ToolCall
+from ryvion_protocol.messages import ChatMessage, Delta, Error, JobRequest, Offer, ToolCall
 from ryvion_protocol.packet import Packet, pack, unpack
 from ryvion_protocol.signing import SigningIdentity
 from specs.samples import EXECUTOR, JOB_REQUEST, OFFER, REQUESTER, sample_job
@@ -128,17 +129,18 @@ def test_a_packet_above_the_cap_of_its_class_is_refused_both_ways() -> None:
 def test_a_body_of_too_many_small_values_is_refused_both_ways() -> None:
     """R-00-19: 32,768 values are legal, one more is not, however short the packet."""
     call = ToolCall("a", "a", "")
-    turns = (ChatMessage("assistant", "", "", (call,) * 128),) * 63 + (ChatMessage("assistant", "", "", (call,) * 28),)
-    most = JobRequest(bytes(16), turns, (), ())
+    stops = ("x",) * 3
+    turns = (ChatMessage("assistant", "", "", (call,) * 128),) * 63 + (ChatMessage("assistant", "", "", (call,) * 27),)
+    most = JobRequest(bytes(16), turns, stops, ())
     raw = pack(most).raw
     assert unpack(raw, (JobRequest,)).message == most
     with pytest.raises(SchemaError, match="more than 32768 values"):
-        pack(replace(most, stop=("x",)))
+        pack(replace(most, stop=(*stops, "x")))
     calls = tuple((turn.role, "", "", tuple((c.id, c.name, "") for c in turn.tool_calls), "") for turn in turns)
-    rest = ((), ((), "auto", "", True), ("text", ""), (), False, 0)
-    assert pack_value(("job-request", pack_value((bytes(16), calls, (), *rest)), b"")) == raw
+    rest = ((), ((), "auto", "", True), ("text", ""), (), False, 0, b"")
+    assert pack_value(("job-request", pack_value((bytes(16), calls, stops, *rest)), b"")) == raw
     with pytest.raises(SchemaError, match="more than 32768 values"):
-        unpack(pack_value(("job-request", pack_value((bytes(16), calls, ("x",), *rest)), b"")), (JobRequest,))
+        unpack(pack_value(("job-request", pack_value((bytes(16), calls, (*stops, "x"), *rest)), b"")), (JobRequest,))
     with pytest.raises(EncodingError):
         unpack(pack_value(("job-request", pack_value((bytes(16), calls, (1.5,), *rest)), b"")), (JobRequest,))
     deep = b"\x91" * 900 + pack_value(bytes(40_000))

@@ -18,11 +18,13 @@ from ryvion_protocol.agreement import (
     check_quote,
     check_started,
 )
+from ryvion_protocol.any_message import Message
 from ryvion_protocol.checks import JobEvidence, check_finished_job, first_failure
 from ryvion_protocol.errors import PayloadInvalid
 from ryvion_protocol.features import needed_features
 from ryvion_protocol.framing import FrameDecoder
 from ryvion_protocol.job import JobMachine, job_id_of
+from ryvion_protocol.merkle import inclusion_path, merkle_root, root_from_path
 from ryvion_protocol.messages import (
     AuditEnvelope,
     CallPiece,
@@ -31,7 +33,6 @@ from ryvion_protocol.messages import (
     Finished,
     JobOffer,
     JobRequest,
-    Message,
     Offer,
     Quote,
     QuoteRequest,
@@ -110,6 +111,21 @@ def _receipt(data: bytes, given: Json) -> Json:
     receipt = receipt_from_json(json.loads(data))
     verify_receipt(receipt)
     return _named(fields_of(receipt))
+
+
+def _merkle_root(data: bytes, given: Json) -> Json:
+    leaves = _leaves(given)
+    paths = [[node.hex() for node in inclusion_path(leaves, index)] for index in range(len(leaves))]
+    return {"root": merkle_root(leaves).hex(), "paths": paths}
+
+
+def _merkle_path(data: bytes, given: Json) -> Json:
+    path = [bytes.fromhex(node) for node in given["path"]]
+    return {"root": root_from_path(data, given["index"], given["size"], path).hex()}
+
+
+def _leaves(given: Json) -> list[bytes]:
+    return [bytes.fromhex(leaf) for leaf in given["leaves"]]
 
 
 def _receipt_issue(data: bytes, given: Json) -> Json:
@@ -257,6 +273,7 @@ def _checks(data: bytes, given: Json) -> Json:
         envelope=_optional(given["envelope"], AuditEnvelope),
         offered_ms=given["offered_ms"],
         ended_ms=given["ended_ms"],
+        chunk_root=bytes.fromhex(given["chunk_root"]),
         kind=given["kind"],
         embedded_bytes=given["embedded_bytes"],
         embedded_texts=given["embedded_texts"],
@@ -329,6 +346,8 @@ OPERATIONS: dict[str, Callable[[bytes, Json], Json]] = {
     "typed-signature": _typed_signature,
     "receipt": _receipt,
     "receipt-issue": _receipt_issue,
+    "merkle-root": _merkle_root,
+    "merkle-path": _merkle_path,
     "result-hash": _result_hash,
     "offer-times": _offer_times,
     "job-id": _job_id,

@@ -19,6 +19,7 @@ from ryvion_node.p2p.interface import Stream, StreamBroken
 from ryvion_protocol.agreement import NO_SAMPLING
 from ryvion_protocol.constants import MARKET_PROTOCOL
 from ryvion_protocol.job import job_id_of
+from ryvion_protocol.any_message import Message
 from ryvion_protocol.messages import (
     AuditEnvelope,
     ChatMessage,
@@ -28,7 +29,6 @@ from ryvion_protocol.messages import (
     Hardware,
     JobOffer,
     JobRequest,
-    Message,
     Quote,
     QuoteRequest,
     Started,
@@ -244,6 +244,7 @@ def lies(market: Marketplace, lie: Lie) -> None:
                 model_digest=offer.digest,
                 jurisdiction="DE",
                 chunk_hashes=(),
+                chunk_root=b"",
                 started_ms=now,
                 first_token_ms=now,
                 finished_ms=clock_ms(),

@@ -119,6 +119,7 @@ class Liar:
             model_digest=offer.digest,
             jurisdiction="DE",
             chunk_hashes=(),
+            chunk_root=b"",
             started_ms=started_ms,
             first_token_ms=started_ms,
             finished_ms=clock_ms(),
