@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence, Set
 from typing import Final, Literal
 
 from ryvion_node.proxy.constants import MAX_NAME_BYTES
@@ -62,6 +63,28 @@ def chat_message(message: Message, where: str) -> ChatMessage:
         tool_calls=calls,
         tool_call_id=_label(message.tool_call_id or "", f"{where}.tool_call_id"),
     )
+
+
+def check_tool_turns(turns: Sequence[ChatMessage]) -> None:
+    """Raise ApiError unless each call has its result right behind the turn that made it, as the OpenAI API wants it."""
+    calls: tuple[ToolCall, ...] = ()
+    caller, answered = 0, set[str]()
+    for index, turn in enumerate(turns):
+        if turn.role == "tool":
+            if all(call.id != turn.tool_call_id for call in calls):
+                raise invalid_value(f"messages[{index}].tool_call_id", "names no call that was made just before")
+            answered.add(turn.tool_call_id)
+        else:
+            _check_answered(calls, answered, caller)
+            calls, caller, answered = turn.tool_calls, index, set()
+    _check_answered(calls, answered, caller)
+
+
+def _check_answered(calls: Sequence[ToolCall], answered: Set[str], caller: int) -> None:
+    for number, call in enumerate(calls):
+        if call.id not in answered:
+            problem = f"(id '{call.id}') has no result; one must follow for each call before the conversation goes on"
+            raise invalid_value(f"messages[{caller}].tool_calls[{number}]", problem)
 
 
 def tool_name(name: str, where: str) -> str:

@@ -9,7 +9,7 @@ from ryvion_node.jurisdictions import JurisdictionUnknown, parse_jurisdiction
 from ryvion_node.market.interface import ChatOrder
 from ryvion_node.proxy.constants import MAX_PROMPT_BYTES
 from ryvion_node.proxy.errors import ApiError
-from ryvion_node.proxy.messages import chat_message
+from ryvion_node.proxy.messages import chat_message, check_tool_turns
 from ryvion_node.proxy.requests import ChatRequest
 from ryvion_node.proxy.tooling import output_format, tool_use
 from ryvion_node.proxy.validation import invalid_value
@@ -31,6 +31,7 @@ def order_of(
     """The order for `request`; `key_jurisdictions` are where the caller's key may buy (empty: anywhere)."""
     check_model_name(request.model)
     messages = tuple(chat_message(turn, f"messages[{index}]") for index, turn in enumerate(request.messages))
+    check_tool_turns(messages)
     tools = tool_use(request.tools, request.tool_choice, request.parallel_tool_calls)
     output = output_format(request.response_format)
     _check_prompt_size(messages, tools, output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
@@ -86,7 +87,8 @@ def joined_name(namespace: str | None, name: str) -> str:
 def turns_of(instructions: str | None, given: str | list[Item]) -> list[Turn]:
     """The conversation; raises ApiError for items that cannot be translated.
 
-    Calls join the assistant's message before them: a chat has one turn where responses have several items. Instructions
+    Calls join the assistant's message before them: a chat has one turn where responses have several items. Their outputs
+    go right behind that turn, wherever they stand. Instructions
     that follow each other become one system message, as many templates have a place for one only. Thoughts are left
     out, as templates leave those of earlier turns out.
     """
@@ -110,7 +112,8 @@ def turns_of(instructions: str | None, given: str | list[Item]) -> list[Turn]:
                 turns[-1].calls.append((where, item))
             case "function_call_output":
                 _required(item, where, "call_id", "output")
-                turns.append(Turn(where, "tool", _text(item.output, f"{where}.output"), call_id=item.call_id))
+                turn = Turn(where, "tool", _text(item.output, f"{where}.output"), call_id=item.call_id)
+                turns.insert(_behind_call(turns, item.call_id), turn)
             case "reasoning":
                 continue
             case "item_reference" if (item.id or "").startswith(REASONING_PREFIX):
@@ -126,6 +129,17 @@ def turns_of(instructions: str | None, given: str | list[Item]) -> list[Turn]:
     if not turns:
         raise missing("input")
     return turns
+
+
+def _behind_call(turns: Sequence[Turn], call_id: str | None) -> int:
+    """Where the output of a call goes; the end, when nobody made that call."""
+    for index in reversed(range(len(turns))):
+        if any(call.call_id == call_id for _, call in turns[index].calls):
+            behind = index + 1
+            while behind < len(turns) and turns[behind].role == "tool":
+                behind += 1
+            return behind
+    return len(turns)
 
 
 def _message(item: Item, where: str) -> Turn:
