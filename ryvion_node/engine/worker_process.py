@@ -41,6 +41,7 @@ from ryvion_node.engine.wire import (
     WireError,
     pack,
 )
+from ryvion_node.walls.spawning import bury, kill, spawn
 
 _PASSED_ON: Final = frozenset(
     {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT"}
@@ -164,7 +165,8 @@ class WorkerProcess:
     ) -> End:
         """Spawn and serve until the process is gone; cancelling ends it in good order."""
         try:
-            process, stdin, stdout, stderr = _spawn(worker_command() if self._walls else worker_command("--no-walls"))
+            command = worker_command() if self._walls else worker_command("--no-walls")
+            process, stdin, stdout, stderr = spawn(command, worker_environment())
         except OSError as exc:
             self._end = Died(f"no process could be started ({exc.strerror})", stalled=False)
             return self._end
@@ -179,7 +181,8 @@ class WorkerProcess:
                     nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
-                await _bury(process, stdin, stdout, stderr, kill=isinstance(self._end, Broken | Died))
+                at_once = isinstance(self._end, Broken | Died)
+                await bury(process, stdin, stdout, stderr, at_once=at_once, grace_s=limits.STOP_GRACE_S)
             end = self._settle(process.returncode)
             for inbox in self._inboxes.values():
                 inbox.close(end)
@@ -310,7 +313,7 @@ class WorkerProcess:
 
     def _stalled(self, process: subprocess.Popen[bytes], reason: str, scope: trio.CancelScope) -> None:
         self._end = Died(reason, stalled=True)
-        _kill(process)
+        kill(process)
         scope.cancel()
 
     def _settle(self, code: int | None) -> End:
@@ -344,47 +347,3 @@ def worker_environment() -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
     }
     return {"GOMP_SPINCOUNT": _SPINS} | passed | ours
-
-
-def _spawn(
-    command: list[str],
-) -> tuple[subprocess.Popen[bytes], trio.lowlevel.FdStream, trio.lowlevel.FdStream, trio.lowlevel.FdStream]:
-    """Spawn from this thread: Linux ties the child's life to the thread that made it, and trio's helper threads end."""
-    pairs = [os.pipe() for _ in range(3)]
-    (stdin, to_child), (from_child, stdout), (errors, stderr) = pairs
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            env=worker_environment(),
-            cwd="/",
-            # Ctrl-C in the terminal reaches the node only, which then ends us in good order.
-            start_new_session=True,
-        )
-    except BaseException:  # whatever it was goes on its way; our ends of the pipes must not stay open
-        for end in (to_child, from_child, errors):
-            os.close(end)
-        raise
-    finally:
-        for end in (stdin, stdout, stderr):
-            os.close(end)
-    return process, trio.lowlevel.FdStream(to_child), trio.lowlevel.FdStream(from_child), trio.lowlevel.FdStream(errors)
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.kill()
-
-
-async def _bury(process: subprocess.Popen[bytes], *streams: trio.lowlevel.FdStream, kill: bool) -> None:
-    """Closing its stdin ends the worker; after the grace time it is killed."""
-    for stream in streams:
-        await stream.aclose()
-    if kill:
-        _kill(process)
-    with trio.move_on_after(limits.STOP_GRACE_S):
-        await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
-    _kill(process)
-    process.wait()

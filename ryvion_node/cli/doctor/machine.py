@@ -81,7 +81,7 @@ def _engine(*, sells: bool) -> Iterator[Finding]:
 
 def _walls() -> Finding:
     """What keeps a model's process from the rest of the machine; a model file may be made to attack llama.cpp."""
-    from ryvion_node.engine.worker import landlock, seccomp
+    from ryvion_node.walls import landlock, seccomp
 
     calls, files = seccomp.is_offered(), landlock.version()
     if calls and files:

@@ -10,8 +10,9 @@ import json
 import os
 import sys
 
+from ryvion_node.engine.constants import WORKER_OPEN_FILES
 from ryvion_node.engine.wire import Failed, pack
-from ryvion_node.engine.worker.isolation import die_on_thread_errors, isolate, take_stdout
+from ryvion_node.walls.isolation import die_on_thread_errors, isolate, take_stdout
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--no-walls", action="store_true")
     arguments = parser.parse_args()
     walls = not (arguments.devices or arguments.no_walls)
-    isolate(arguments.parent, walls=walls)
+    isolate(arguments.parent, walls=walls, open_files=WORKER_OPEN_FILES)
     frames_out = take_stdout()
     # A thread that renders a template must hand the interpreter back to the decode thread quickly.
     sys.setswitchinterval(0.0005)

@@ -16,12 +16,12 @@ from ryvion_node.engine.wire import Ready, Start
 from ryvion_node.engine.worker.calibrate import Measured, measure
 from ryvion_node.engine.worker.devices import has_gpu
 from ryvion_node.engine.worker.embedder import Reading, measure_reading
-from ryvion_node.engine.worker.isolation import limit_memory
 from ryvion_node.engine.worker.llama import Context, LlamaError, Log, Model, check_layout
 from ryvion_node.engine.worker.pipes import Pipes
 from ryvion_node.engine.worker.processors import compute_threads
 from ryvion_node.engine.worker.prompt import Prompts
 from ryvion_node.engine.worker.template import TemplateRefused
+from ryvion_node.walls.isolation import limit_memory
 
 
 @dataclass(frozen=True, slots=True)

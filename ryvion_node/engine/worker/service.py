@@ -37,7 +37,6 @@ from ryvion_node.engine.worker.devices import has_gpu
 from ryvion_node.engine.worker.embedder import Embedder, embed_job
 from ryvion_node.engine.worker.emit import TextHold
 from ryvion_node.engine.worker.grammar import GrammarInvalid, Grammars
-from ryvion_node.engine.worker.isolation import confine, die
 from ryvion_node.engine.worker.job import EndReason, Job
 from ryvion_node.engine.worker.llama import LlamaError, Vocabulary
 from ryvion_node.engine.worker.loading import Loaded, files_of, load
@@ -46,6 +45,7 @@ from ryvion_node.engine.worker.prompt import Prepared, Prompts
 from ryvion_node.engine.worker.scoring import Scoring
 from ryvion_node.engine.worker.speech.tools import ToolsRefused
 from ryvion_node.engine.worker.template import TemplateRefused
+from ryvion_node.walls.isolation import confine, die
 
 Ended = tuple[Job, EndReason]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ryvion_node.cli.doctor import machine
-from ryvion_node.engine.worker import landlock, seccomp
+from ryvion_node.walls import landlock, seccomp
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from engine_support import REQUEST, TINY, collect, end_of, failure, running
 
 from ryvion_node.engine import worker_process
 from ryvion_node.engine.interface import ModelSpec
-from ryvion_node.engine.worker.landlock import version
 from ryvion_node.engine.worker_process import worker_environment
+from ryvion_node.walls.landlock import version
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the walls are Linux's")
 walls = pytest.mark.skipif(version() == 0, reason="this kernel has no Landlock")
@@ -23,8 +23,8 @@ walls = pytest.mark.skipif(version() == 0, reason="this kernel has no Landlock")
 INSIDE = """
 import os, socket, sys
 from pathlib import Path
-from ryvion_node.engine.worker.isolation import confine, isolate, limit_memory
-isolate(os.getppid(), walls=True)
+from ryvion_node.walls.isolation import confine, isolate, limit_memory
+isolate(os.getppid(), walls=True, open_files=1024)
 model, key, after, *attempts = sys.argv[1:]
 node = f"/proc/{os.getppid()}/"
 if after != "isolated":
@@ -142,8 +142,9 @@ def test_limits_only_fall() -> None:
 LITTLE_MEMORY = """
 import sys
 sys.argv = ["worker", "--parent", sys.argv[1]]
-from ryvion_node.engine.worker import isolation, loading
+from ryvion_node.engine.worker import loading
 from ryvion_node.engine.worker.__main__ import main
+from ryvion_node.walls import isolation
 def limit(_bytes):
     pages = int(open("/proc/self/statm").read().split()[0])
     isolation.limit_memory(4096 * pages + (24 << 20))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ryvion_node.engine.worker.seccomp import _MACHINES, Instruction, _Machine, _program
+from ryvion_node.walls.seccomp import _MACHINES, Instruction, _Machine, _program
 
 ALLOWED = "allowed"
 BOTH = pytest.mark.parametrize("machine", _MACHINES.values(), ids=_MACHINES)

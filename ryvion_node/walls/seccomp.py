@@ -1,6 +1,6 @@
-"""A system-call filter for the worker: no network, no other program, no look into other processes (Linux).
+"""A system-call filter for a child: no network, no other program, no look into other processes (Linux).
 
-Whoever takes the worker over through a damaged model has the owner's user id, so what counts is what a process of
+Whoever takes a child over through a damaged file has the owner's user id, so what counts is what a process of
 that user could do elsewhere: connect, run a shell, or read the node's memory. See seccomp(2) and
 https://www.kernel.org/doc/html/latest/userspace-api/seccomp_filter.html.
 """

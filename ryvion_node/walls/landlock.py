@@ -1,4 +1,4 @@
-"""File access rules for the worker: it can read its model and what it runs on, and nothing else (Linux 5.13 and later).
+"""File access rules for a child: it can read its file and what it runs on, and nothing else (Linux 5.13 and later).
 
 See landlock(7). Rules only ever take rights away, hold for this thread and every one that it starts later, and keep
 the process from looking into others, such as the node.

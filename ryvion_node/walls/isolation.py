@@ -1,4 +1,4 @@
-"""What the child does to itself before it touches a model file."""
+"""What a child does to itself before it touches a file that a stranger made."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NoReturn
 
-from ryvion_node.engine.constants import WORKER_OPEN_FILES
-from ryvion_node.engine.worker.landlock import LIST, READ, USE, allow_only
-from ryvion_node.engine.worker.seccomp import filter_calls
+from ryvion_node.walls.landlock import LIST, READ, USE, allow_only
+from ryvion_node.walls.seccomp import filter_calls
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -32,14 +31,13 @@ _DRIVERS: Final = ("/etc/vulkan", "/etc/OpenCL", "/etc/glvnd", "/etc/nvidia", "/
 _PLAIN_DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 
-def isolate(parent: int, *, walls: bool) -> None:
+def isolate(parent: int, *, walls: bool, open_files: int) -> None:
     """No core dump, no new privileges, no life without the parent; with `walls` no network and no other programs.
 
     All of it on Linux; elsewhere the closed pipe ends us, and nothing keeps us from the network.
     """
-    os.environ["GGML_NO_BACKTRACE"] = "1"
     _lower(resource.RLIMIT_CORE, 0)
-    _lower(resource.RLIMIT_NOFILE, WORKER_OPEN_FILES)
+    _lower(resource.RLIMIT_NOFILE, open_files)
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -54,7 +52,7 @@ def isolate(parent: int, *, walls: bool) -> None:
 
 
 def confine(files: Iterable[Path], *, has_gpu: bool) -> None:
-    """From now on this thread and those that it starts read these files and what Python and llama.cpp run on.
+    """From now on this thread and those that it starts read these files and what Python and its libraries run on.
 
     Drivers of a GPU keep their devices and local sockets. Raises OSError.
     """
@@ -66,6 +64,11 @@ def confine(files: Iterable[Path], *, has_gpu: bool) -> None:
 def limit_memory(address_space_bytes: int) -> None:
     """Beyond it allocations fail: in this process, and not by the kernel's choice of a victim."""
     _lower(resource.RLIMIT_AS, min(address_space_bytes, _MOST_BYTES))
+
+
+def limit_processor(seconds: int) -> None:
+    """Beyond it the kernel ends the process."""
+    _lower(resource.RLIMIT_CPU, seconds)
 
 
 def _machine_rules(*, has_gpu: bool) -> Iterator[tuple[Path, int]]:
@@ -84,7 +87,7 @@ def _machine_rules(*, has_gpu: bool) -> Iterator[tuple[Path, int]]:
 
 def _python_rules() -> Iterator[tuple[Path, int]]:
     """The interpreter and what can be imported. Of a source tree only the packages: a node's home may lie in it."""
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[2]
     for place in {sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path}:
         path = Path(place)
         if path.is_absolute() and path != Path("/") and path.resolve() != root:

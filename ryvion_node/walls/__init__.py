@@ -1,0 +1,1 @@
+"""Walls around child processes that read what strangers made: models and documents."""
