@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import time
 
 import psutil
+
+from benchmarks.processes import cpu_s
 
 
 class Bystanders:
@@ -13,11 +15,11 @@ class Bystanders:
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._busy_s, self._own_s = _busy_s(), _own_s()
+        self._busy_s, self._own_s = _busy_s(), cpu_s(os.getpid())
 
     def share(self) -> float:
         """Of all processors' time, what was used by others than this process and its children that still run."""
-        foreign_s = (_busy_s() - self._busy_s) - (_own_s() - self._own_s)
+        foreign_s = (_busy_s() - self._busy_s) - (cpu_s(os.getpid()) - self._own_s)
         elapsed_s = time.monotonic() - self._began
         return max(0.0, foreign_s / (elapsed_s * (psutil.cpu_count() or 1)))
 
@@ -25,13 +27,3 @@ class Bystanders:
 def _busy_s() -> float:
     times = psutil.cpu_times()
     return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
-
-
-def _own_s() -> float:
-    process = psutil.Process()
-    total = 0.0
-    for each in (process, *process.children(recursive=True)):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = each.cpu_times()
-            total += times.user + times.system
-    return total

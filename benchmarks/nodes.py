@@ -22,17 +22,30 @@ class BenchNode:
 
     endpoint: str
     api_key: str
+    buyer_pid: int
+    seller_pid: int
+
+
+def local_model(name: str, path: Path, slots: int) -> str:
+    """Configuration of a model that the seller runs itself, `slots` jobs at once."""
+    return f'[[executor.models]]\nname = "{name}"\npath = "{path}"\nslots = {slots}\n'
+
+
+def remote_model(name: str, url: str, slots: int) -> str:
+    """And of one that another engine serves."""
+    return (
+        f'[[executor.remote_models]]\nname = "{name}"\nurl = "{url}"\nflavour = "openai"\n'
+        f"context_tokens = 8192\nslots = {slots}\n"
+    )
 
 
 @contextmanager
-def running_market(folder: Path, serve: str, slots: int) -> Iterator[BenchNode]:
-    """One seller of `serve` (NAME=FILE) with `slots` jobs at once, one buyer that has heard its offer."""
-    name, _, path = serve.partition("=")
+def running_market(folder: Path, sold: str) -> Iterator[BenchNode]:
+    """One seller of what the configuration `sold` says, one buyer that has heard its offer."""
     config = folder / "seller.toml"
     config.write_text(
-        f'[node]\njurisdiction = "DE"\nlisten = ["/ip4/127.0.0.1/tcp/0"]\n'
-        f'[executor]\nenabled = true\nprice_in = "0.05"\nprice_out = "0.20"\n'
-        f'[[executor.models]]\nname = "{name}"\npath = "{path}"\nslots = {slots}\n',
+        '[node]\njurisdiction = "DE"\nlisten = ["/ip4/127.0.0.1/tcp/0"]\n'
+        f'[executor]\nenabled = true\nprice_in = "0.05"\nprice_out = "0.20"\n{sold}',
         encoding="utf-8",
     )
     nodes: list[DemoNode] = []
@@ -46,7 +59,7 @@ def running_market(folder: Path, serve: str, slots: int) -> Iterator[BenchNode]:
         _, token = KeyStore(resolve_paths(home).keys_file).create("benchmark", "buyer", limits=WITHOUT_LIMIT)
         buyer.wait_until_ready()
         _wait_for_offer(buyer)
-        yield BenchNode(str(buyer.ready["endpoint"]), token)
+        yield BenchNode(str(buyer.ready["endpoint"]), token, buyer.process.pid, seller.process.pid)
     finally:
         stop_all(nodes)
 

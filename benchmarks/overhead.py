@@ -24,7 +24,7 @@ import httpx
 import trio
 from tiny_model.random_model import write_random_model
 
-from benchmarks.nodes import BenchNode, running_market
+from benchmarks.nodes import BenchNode, local_model, running_market
 from ryvion_node.engine.interface import Ended, GenerationRequest, ModelSpec, Piece, Sampling, Turn
 from ryvion_node.engine.llama_engine import LlamaEngine
 
@@ -143,7 +143,7 @@ async def measure(plan: Plan, model: Path, folder: Path) -> dict[str, Any]:
         engine = LlamaEngine([ModelSpec(MODEL, model, slots=SLOTS)])
         await nursery.start(engine.run)
         await engine.settled()
-        with running_market(folder, f"{MODEL}={model}", SLOTS) as buyer:
+        with running_market(folder, local_model(MODEL, model, SLOTS)) as buyer:
             async with httpx.AsyncClient(trust_env=False, timeout=120) as client:
                 direct, market = straight(engine), through_market(client, buyer)
                 for job in (direct, market):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,13 +13,9 @@ from typing import Any
 
 import trio
 
-START_TIMEOUT_S = 120.0
+from benchmarks.processes import ServerFailed, free_port, running
+
 JOB_TIMEOUT_S = 600.0
-STOP_TIMEOUT_S = 5.0
-
-
-class ServerFailed(Exception):
-    """The other server did not start, or answered with something else than a stream of tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +39,9 @@ def find_server(path: str | None) -> tuple[str, list[str]]:
 @asynccontextmanager
 async def serving(name: str, command: list[str], settings: Settings) -> AsyncIterator[int]:
     """Starts the server and waits until it answers; gives its port."""
-    port = _free_port()
-    process = await trio.lowlevel.open_process(
-        [*command, *_arguments(name, settings, port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        with trio.fail_after(START_TIMEOUT_S):
-            while not await _answers(port):
-                if process.poll() is not None:
-                    raise ServerFailed(f"{' '.join(command)} ended with status {process.returncode}")
-                await trio.sleep(0.1)
+    port = free_port()
+    async with running([*command, *_arguments(name, settings, port)], port, "/v1/models"):
         yield port
-    finally:
-        with trio.CancelScope(shield=True):
-            process.terminate()
-            with trio.move_on_after(STOP_TIMEOUT_S):
-                await process.wait()
-            process.kill()
-            await process.wait()
 
 
 def _arguments(name: str, settings: Settings, port: int) -> list[str]:
@@ -114,20 +93,3 @@ def _contents(lines: list[bytes]) -> Iterator[str]:
             for choice in json.loads(line.removeprefix(b"data: "))["choices"]:
                 if text := choice["delta"].get("content"):
                     yield text
-
-
-async def _answers(port: int) -> bool:
-    """Is there a 200 for the list of models? llama-server says 503 while it loads."""
-    try:
-        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-            await stream.send_all(b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-            return b" 200 " in await stream.receive_some(64)
-    except OSError:
-        return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
