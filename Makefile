@@ -13,6 +13,7 @@ demo: setup ## Watch the marketplace do its job; ARGS="--keep" leaves it running
 	@.venv/bin/ryvion-node demo $(ARGS)
 
 test: check ## Format, lint, types, import contracts, then every test; ARGS="-k name" picks tests
+	@scripts/client_envs
 	@.venv/bin/python -m pytest $(ARGS)
 
 check: setup ## Only format, lint, types and import contracts
@@ -24,7 +25,8 @@ lock: ## Resolve pyproject.toml into locks/ (needs uv and network); ARGS=--upgra
 	$(UV_COMPILE) $(ARGS) --group bootstrap -o locks/pip.txt
 	$(UV_COMPILE) $(ARGS) --group build -o locks/build.txt
 	$(UV_COMPILE) $(ARGS) --all-extras --group dev -o locks/dev.txt pyproject.toml
+	$(UV_COMPILE) $(ARGS) --group clients -o locks/clients/python.txt
 
 clean: ## Remove the environment, caches and build outputs (pip keeps its compiled packages)
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	rm -rf .venv .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

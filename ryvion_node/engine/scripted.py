@@ -6,6 +6,7 @@ the words are made up. So it starts where RYVION_TEST_ENGINE=1 is set, and nowhe
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from typing import Final
 
 import trio
 
+from ryvion_node.engine import scripted_tools
 from ryvion_node.engine.fake import FakeEngine, Script, echo, fake_model
 from ryvion_node.engine.interface import EngineError, EngineModel, Feature, GenerationEvent, GenerationRequest
 from ryvion_node.engine.served_model import ModelStatus
@@ -28,7 +30,7 @@ _LINGER_S: Final = 1.0
 _ANSWER: Final = "one two three four five six"
 _CONTEXT_TOKENS: Final = 8192
 _SLOTS: Final = 32
-_MAX_REQUESTERS: Final = 4096
+_MAX_TURNED_AWAY: Final = 4096
 _FEATURES: Final[tuple[Feature, ...]] = (
     "counted",
     "top_k",
@@ -38,7 +40,8 @@ _FEATURES: Final[tuple[Feature, ...]] = (
     "logit_bias",
     "logprobs",
 )
-"""No word is drawn, so any rule for drawing them holds; tools and grammars would not."""
+"""No word is drawn, so any rule for drawing them holds; tools and formats only where they are looked at."""
+_TOOL_FEATURES: Final[tuple[Feature, ...]] = (*_FEATURES, "tools", "json_object", "json_schema")
 
 
 class ScriptedEngineRefused(OperatorError):
@@ -62,10 +65,11 @@ class ScriptedEngine(FakeEngine):
             raise ScriptedEngineRefused
         self._slow_s = (KEEP_ALIVES + 0.5) * keep_alive_s
         self._seen: dict[bytes, None] = {}
-        """Requesters that mock-429-once has turned away."""
+        """Prompts that mock-429-once has turned away."""
         super().__init__(
             [
                 _model("mock-echo"),
+                _model("mock-tools", features=_TOOL_FEATURES),
                 _model("mock-midstream-error"),
                 _model("mock-drop"),
                 _model("mock-slow-start", load_ms=round(self._slow_s * 1000)),
@@ -80,8 +84,8 @@ class ScriptedEngine(FakeEngine):
         """As FakeEngine, which would remember every job for tests to look at: here nobody does."""
         if request.model == "mock-503":
             raise EngineError("busy", "mock-503 is always full")
-        if request.model == "mock-429-once" and self._is_first(request.owner):
-            raise EngineError("rate_limited", "mock-429-once turns everybody away once")
+        if request.model == "mock-429-once" and self._is_first(request):
+            raise EngineError("rate_limited", "mock-429-once turns every prompt away once")
         async with super().generate(request) as events:
             self.requests.clear()
             yield events
@@ -110,12 +114,13 @@ class ScriptedEngine(FakeEngine):
         """All are ready."""
         return tuple(ModelStatus(model.name, "ready", "", 0, 0, ()) for model in self.models())
 
-    def _is_first(self, requester: bytes) -> bool:
-        """Is it this requester's first job?"""
-        if requester in self._seen:
+    def _is_first(self, request: GenerationRequest) -> bool:
+        """Is it the first time that this requester asks this?"""
+        prompt = hashlib.sha256(repr((request.owner, request.turns)).encode()).digest()
+        if prompt in self._seen:
             return False
-        self._seen[requester] = None
-        if len(self._seen) > _MAX_REQUESTERS:
+        self._seen[prompt] = None
+        if len(self._seen) > _MAX_TURNED_AWAY:
             del self._seen[next(iter(self._seen))]
         return True
 
@@ -128,6 +133,9 @@ class ScriptedEngine(FakeEngine):
                 return Script(_ANSWER, token_s=_TOKEN_S, linger_s=_LINGER_S, error=Vanished())
             case "mock-slow-start":
                 return Script(_said(request), prompt_s=self._slow_s, token_s=_TOKEN_S)
+            case "mock-tools":
+                calls = scripted_tools.calls_of(request)
+                return Script("" if calls else _answered(request), calls=calls, token_s=_TOKEN_S)
             case _:
                 return Script(_said(request), token_s=_TOKEN_S)
 
@@ -139,13 +147,20 @@ def _said(request: GenerationRequest) -> str:
     return text[: min((end for end in ends if end >= 0), default=len(text))]
 
 
-def _model(name: str, *, load_ms: int = 0) -> EngineModel:
+def _answered(request: GenerationRequest) -> str:
+    """What the tools found, JSON when it was asked for, else what the user said."""
+    if request.output is not None:
+        return scripted_tools.text_of(request, request.output)
+    return request.turns[-1].content if request.turns[-1].role == "tool" else _said(request)
+
+
+def _model(name: str, *, load_ms: int = 0, features: tuple[Feature, ...] = _FEATURES) -> EngineModel:
     return fake_model(
         name,
         quantisation="none",
         context_tokens=_CONTEXT_TOKENS,
         slots=_SLOTS,
         millitokens_per_s=round(1000 / _TOKEN_S),
-        features=_FEATURES,
+        features=features,
         load_ms=load_ms,
     )

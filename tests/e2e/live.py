@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ryvion_node.cli.demo.network import DemoNode, NodePlan, stop_all
 from ryvion_node.cli.offers import fetch_offers
-from ryvion_node.keys import KeyStore
+from ryvion_node.keys import NEW_KEY_LIMITS, KeyLimits, KeyStore, Scope
 from ryvion_node.ledger.reader import read_ledger
 from ryvion_node.ledger.records import JobRecord, Side
 from ryvion_node.paths import resolve_paths
@@ -46,20 +46,15 @@ class LiveMarket:
         self.nodes[name] = node
         return node
 
-    def sell(self, name: str, jurisdiction: str, price: str, model: str, **config: object) -> DemoNode:
-        """Start a seller of `model` (a bundled name or a GGUF's path) with a configuration file."""
-        lines = (
-            [f'name = "{Path(model).stem}"', f'path = "{model}"']
-            if "/" in model
-            else [f'name = "{model}"', f'bundled = "{model}"']
-        )
+    def sell(self, name: str, jurisdiction: str, price: str, *models: str, **config: object) -> DemoNode:
+        """Start a seller of `models` (bundled names or paths of GGUFs) with a configuration file."""
         slots = config.pop("slots", 4)
         settings = "".join(f"{key} = {value}\n" for key, value in config.items())
         path = self.folder / f"{name}.toml"
         path.write_text(
             f'[node]\njurisdiction = "{jurisdiction}"\n'
             f'[executor]\nenabled = true\nprice_in = "{price}"\nprice_out = "{price}"\n{settings}'
-            f"[[executor.models]]\nslots = {slots}\n" + "\n".join(lines) + "\n",
+            + "".join(_entry_of(model, slots) for model in models),
             encoding="utf-8",
         )
         return self.start(name, "--config", str(path))
@@ -67,8 +62,13 @@ class LiveMarket:
     def buy(self, name: str = "buyer", *flags: str) -> DemoNode:
         """Start a buyer with an endpoint and a key for it."""
         node = self.start(name, "--proxy", "--proxy-port", "0", *flags)
-        _, self.api_key = KeyStore(resolve_paths(self.folder / name).keys_file).create("test", "buyer")
+        self.api_key = self.key("buyer", name)
         return node
+
+    def key(self, scope: Scope, name: str = "buyer", limits: KeyLimits = NEW_KEY_LIMITS) -> str:
+        """Another key for a node's endpoint."""
+        _, token = KeyStore(resolve_paths(self.folder / name).keys_file).create("test", scope, limits=limits)
+        return token
 
     def ready(self, *, offers: int) -> None:
         """Wait until every node is up and the buyer has heard that many offers."""
@@ -93,6 +93,11 @@ class LiveMarket:
 
     def is_running(self, name: str) -> bool:
         return self.nodes[name].process.poll() is None
+
+
+def _entry_of(model: str, slots: object) -> str:
+    source = f'name = "{Path(model).stem}"\npath' if "/" in model else f'name = "{model}"\nbundled'
+    return f'[[executor.models]]\nslots = {slots}\n{source} = "{model}"\n'
 
 
 @contextmanager

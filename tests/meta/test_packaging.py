@@ -32,6 +32,7 @@ def requirements() -> list[tuple[str, str]]:
     extras = [text for extra in project["optional-dependencies"].values() for text in extra]
     wanted = [("dev.txt", text) for text in (*project["dependencies"], *extras, *groups["dev"])]
     wanted += [("build.txt", text) for text in groups["build"]]
+    wanted += [("clients/python.txt", text) for text in groups["clients"]]
     return wanted + [("pip.txt", text) for text in groups["bootstrap"]]
 
 
@@ -43,7 +44,7 @@ def test_every_requirement_is_locked_at_a_version_that_fits(lock: str, text: str
     assert all(version in requirement.specifier for version in locked)
 
 
-@pytest.mark.parametrize("lock", ["dev.txt", "build.txt", "pip.txt"])
+@pytest.mark.parametrize("lock", ["dev.txt", "build.txt", "pip.txt", "clients/python.txt"])
 def test_every_pin_has_hashes(lock: str) -> None:
     blocks = re.split(r"^(?=[A-Za-z0-9])", (ROOT / "locks" / lock).read_text("utf-8"), flags=re.MULTILINE)
     bare = [block.split()[0] for block in blocks if PIN.match(block) and "--hash=sha256:" not in block]
