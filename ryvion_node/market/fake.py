@@ -72,7 +72,7 @@ class Script:
     ends: bool = True
     """False: the events stop without a Done."""
     taken_over: bool = False
-    """Another executor takes the job over before the first piece."""
+    """Another executor takes the job over before the first piece, or after the first vectors."""
 
 
 def says(*pieces: str) -> Script:
@@ -171,6 +171,7 @@ class _FakeEmbedding:
     def __init__(self, order: EmbeddingOrder, script: Script, number: int) -> None:
         self._order = order
         self._script = script
+        self._number = number
         self.placement = _placement(order, JobId(f"{number:064x}"), script, 1)
         self.ended = False
 
@@ -180,6 +181,10 @@ class _FakeEmbedding:
         await _play([step for step in self._script.steps if not isinstance(step, Piece)])
         texts = self._order.texts
         vectors = [fake_vector(text) for text in texts]
+        if self._script.taken_over:
+            yield VectorsPiece(FAKE_DIMENSIONS, fake_vector("of the one that broke"))
+            self.placement = _placement(self._order, JobId(f"{self._number:032x}" + "f" * 32), self._script, 2)
+            yield Taken(self.placement)
         for at in range(0, len(texts), 2):
             yield VectorsPiece(FAKE_DIMENSIONS, b"".join(vectors[at : at + 2]))
         tokens = sum(len(text.split()) for text in texts)

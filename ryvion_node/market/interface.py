@@ -215,7 +215,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Just before the first piece: who runs the job now, after any failover."""
+    """Just before the first piece: who runs the job now, after any failover.
+
+    An embedding may have a second one: what came before it is void, and all vectors come anew.
+    """
 
     placement: Placement
 
@@ -272,7 +275,9 @@ class BoughtEmbedding(Protocol):
         ...
 
     def events(self) -> AsyncIterator[EmbeddingEvent]:
-        """Taken, VectorsPiece*, Done; with Done every text has had its vector. Raises MarketError when the job breaks."""
+        """Taken, VectorsPiece*, Done; with Done every text has had its vector since the last Taken. Raises MarketError
+        when the job breaks.
+        """
         ...
 
 

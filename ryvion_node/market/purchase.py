@@ -111,7 +111,7 @@ class Purchase(Generic[P]):
         return self._ready.popleft()
 
     async def _advance(self) -> None:
-        """Take the job one step further; on to the next bidder when this one breaks before its first token."""
+        """Take the job one step further; on to the next bidder when this one breaks and nobody was shown anything."""
         attempt = self._attempt
         assert attempt is not None  # `place` has been called
         delivered = attempt.delivered
@@ -128,8 +128,10 @@ class Purchase(Generic[P]):
         except AttemptFailed as exc:
             self._ready.clear()
             await self._give_up(attempt, exc)
-            if delivered or exc.code in _HOPELESS:
-                raise self._broken(after_text=delivered) from exc
+            # Vectors are shown when all are there. Those of a job without a receipt are thrown away, and not paid for.
+            shown = delivered and not isinstance(self._order, EmbeddingOrder)
+            if shown or exc.code in _HOPELESS:
+                raise self._broken(after_text=shown) from exc
             await self.place()
             return
         self._attempt = None

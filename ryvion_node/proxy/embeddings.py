@@ -84,6 +84,7 @@ async def _collect(job: BoughtEmbedding, dimensions: int | None) -> Embedded | E
             match event:
                 case Taken():
                     placement = event.placement
+                    values.clear()  # another executor's vectors are not mixed with those that came
                 case VectorsPiece():
                     found = event.dimensions
                     values += event.values

@@ -17,9 +17,9 @@ from ryvion_node.market.interface import Done, EmbeddingOrder, MarketError, Outc
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import Stream, StreamBroken
 from ryvion_protocol.agreement import NO_SAMPLING
+from ryvion_protocol.any_message import Message
 from ryvion_protocol.constants import MARKET_PROTOCOL
 from ryvion_protocol.job import job_id_of
-from ryvion_protocol.any_message import Message
 from ryvion_protocol.messages import (
     AuditEnvelope,
     ChatMessage,
@@ -63,7 +63,7 @@ def texts(*wanted: str, **changes: Any) -> EmbeddingOrder:
 
 
 async def embed(market: Marketplace, wanted: EmbeddingOrder | None = None) -> tuple[bytes, Outcome]:
-    """Run an order to its end."""
+    """Run an order to its end, on one executor."""
     values, outcome = b"", None
     async with market.buyer.embed(wanted or texts()) as job:
         async for event in job.events():

@@ -162,6 +162,14 @@ async def test_failures_of_the_market_are_the_same_errors_as_of_chats(script: Sc
         assert reply.error["param"] == "input"
 
 
+async def test_vectors_of_an_executor_that_broke_are_not_mixed_with_those_of_the_next() -> None:
+    async with serving({"embed": Script(taken_over=True)}) as endpoint:
+        reply = await ask(endpoint, encoding_format="float")
+    answer: Any = reply.json()
+    assert [item["embedding"] for item in answer["data"]] == [numbers(text) for text in TEXTS]
+    assert answer["ryvion"]["job_id"] == reply.headers["x-ryvion-job-id"] == f"{1:032x}" + "f" * 32
+
+
 async def test_the_same_idempotency_key_buys_once() -> None:
     async with serving(SCRIPTS) as endpoint:
         body = {"model": "embed", "input": "rain"}
