@@ -42,9 +42,12 @@ def as_country(value: object) -> object:
 
 def as_digest(value: object) -> object:
     """Hex digits as the 32 bytes of a SHA-256; ValueError for other texts."""
-    if not isinstance(value, str):
-        return value
-    digest = value.removeprefix("sha256:")
+    return parse_digest(value) if isinstance(value, str) else value
+
+
+def parse_digest(text: str) -> bytes:
+    """64 lowercase hex digits, `sha256:` before them or not, as the 32 bytes of a SHA-256; ValueError for others."""
+    digest = text.removeprefix("sha256:")
     if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
         raise ValueError("a digest is the file's SHA-256: 64 lowercase hex digits")
     return bytes.fromhex(digest)

@@ -19,10 +19,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Final, Literal, get_args
 
+from pydantic import ValidationError
+
 from ryvion_node.errors import EXIT_DATA, EXIT_NO_INPUT, EXIT_TEMPORARY, EXIT_USAGE, OperatorError
 from ryvion_node.jurisdictions import COUNTRIES, parse_jurisdiction
 from ryvion_node.ledger.spending import Allowance
 from ryvion_node.paths import FileMissing, read_private_file, replace_private_file, sole_editor
+from ryvion_node.preferences import ANY_OFFER, Preferences
+from ryvion_node.preferences_object import PreferencesObject, preferences_object
 
 Scope = Literal["buyer", "read-only", "write-only", "operator"]
 """What a key may do; the endpoint's table says which scope may do what (`proxy.access`)."""
@@ -36,12 +40,13 @@ MAX_TOKEN_CHARACTERS: Final = 256
 """Longest text that is hashed for a comparison; ours have 36."""
 MAX_KEYS: Final = 1000
 MAX_NAME_CHARACTERS: Final = 64
-MAX_FILE_BYTES: Final = 1024 * 1024
+MAX_FILE_BYTES: Final = 24 * 1024 * 1024
+"""1000 keys with lists of nodes as long as they may be; without lists the file has a few hundred KB."""
 MAX_LIMIT: Final = 2**53 - 1
 """Of any limit: what JSON numbers hold exactly everywhere."""
-_VERSION: Final = 2
-_READ_VERSIONS: Final = (1, 2)
-"""Keys of version 1 had no limits."""
+_VERSION: Final = 3
+_READ_VERSIONS: Final = (1, 2, 3)
+"""Keys of version 1 had no limits, those of version 2 no preferences."""
 
 
 class KeysCorrupt(OperatorError):
@@ -115,6 +120,8 @@ class ApiKey:
     created_ms: int
     token_sha256: str
     limits: KeyLimits = NO_BUDGETS
+    preferences: Preferences = ANY_OFFER
+    """Whom the key buys from."""
 
 
 class KeyStore:
@@ -127,7 +134,12 @@ class KeyStore:
         self._keys: tuple[ApiKey, ...] = ()
 
     def create(
-        self, name: str, scope: Scope, jurisdiction: str = "", limits: KeyLimits = NEW_KEY_LIMITS
+        self,
+        name: str,
+        scope: Scope,
+        jurisdiction: str = "",
+        limits: KeyLimits = NEW_KEY_LIMITS,
+        preferences: Preferences = ANY_OFFER,
     ) -> tuple[ApiKey, str]:
         """Make a key and return it with its token, which can never be shown again.
 
@@ -149,6 +161,7 @@ class KeyStore:
                 created_ms=self._clock(),
                 token_sha256=_hash(token),
                 limits=limits,
+                preferences=preferences,
             )
             keys.append(key)
         return key, token
@@ -158,12 +171,18 @@ class KeyStore:
         with self._editing() as keys:
             return keys.pop(_position(keys, key_id))
 
-    def change(self, key_id: str, limits: Mapping[str, int | None]) -> ApiKey:
-        """Change some of a key's limits, by their names in KeyLimits, and return the key; raises KeyNotFound."""
+    def change(
+        self, key_id: str, limits: Mapping[str, int | None], preferences: Mapping[str, object] | None = None
+    ) -> ApiKey:
+        """Change some of a key's limits, by their names in KeyLimits, and of its preferences, by those of the `ryvion`
+        object (None: not limited any more); return the key. Raises KeyNotFound.
+        """
         with self._editing() as keys:
             position = _position(keys, key_id)
             key = keys[position]
-            keys[position] = changed = replace(key, limits=replace(key.limits, **limits))
+            wanted = PreferencesObject.model_validate(preferences_object(key.preferences) | dict(preferences or {}))
+            changed = replace(key, limits=replace(key.limits, **limits), preferences=wanted.values())
+            keys[position] = changed
         return changed
 
     def list_keys(self) -> tuple[ApiKey, ...]:
@@ -233,7 +252,13 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
 
 
 def _serialise(keys: list[ApiKey]) -> bytes:
-    return (json.dumps({"version": _VERSION, "keys": [asdict(key) for key in keys]}, indent=2) + "\n").encode()
+    entries = [_to_json(key) for key in keys]
+    return (json.dumps({"version": _VERSION, "keys": entries}, indent=2) + "\n").encode()
+
+
+def _to_json(key: ApiKey) -> dict[str, object]:
+    entry = {field.name: getattr(key, field.name) for field in fields(key)}
+    return entry | {"limits": asdict(key.limits), "preferences": preferences_object(key.preferences)}
 
 
 def _parse(data: bytes) -> tuple[ApiKey, ...]:
@@ -245,8 +270,10 @@ def _parse(data: bytes) -> tuple[ApiKey, ...]:
     entries = document.get("keys")
     if not isinstance(entries, list) or len(entries) > MAX_KEYS:
         raise ValueError(f"`keys` must be a list of at most {MAX_KEYS}")
-    if version == 1:
-        entries = [entry | {"limits": asdict(NO_BUDGETS)} if isinstance(entry, dict) else entry for entry in entries]
+    came_later: dict[str, object] = {"limits": asdict(NO_BUDGETS)} if version == 1 else {}
+    if version < 3:
+        came_later["preferences"] = {}
+    entries = [came_later | entry if isinstance(entry, dict) else entry for entry in entries]
     return tuple(_parse_key(entry, number) for number, entry in enumerate(entries, start=1))
 
 
@@ -260,6 +287,7 @@ def _parse_key(entry: object, number: int) -> ApiKey:
             "created_ms": int(created_ms),
             "token_sha256": str(token_sha256),
             "limits": dict(limits),
+            "preferences": dict(preferences),
             **rest,
         } if not rest and type(created_ms) is int:
             pass
@@ -273,7 +301,16 @@ def _parse_key(entry: object, number: int) -> ApiKey:
         raise ValueError(f"key {number} has no SHA-256 in token_sha256")
     if not all(isinstance(code, str) and code in COUNTRIES for code in codes):
         raise ValueError(f"key {number} has an unknown country in jurisdictions")
-    return ApiKey(key_id, name, known_scope, tuple(codes), created_ms, token_sha256, _parse_limits(limits, number))
+    return ApiKey(
+        key_id,
+        name,
+        known_scope,
+        tuple(codes),
+        created_ms,
+        token_sha256,
+        _parse_limits(limits, number),
+        _parse_preferences(preferences, number),
+    )
 
 
 def _parse_limits(limits: dict[str, object], number: int) -> KeyLimits:
@@ -286,3 +323,12 @@ def _parse_limits(limits: dict[str, object], number: int) -> KeyLimits:
             raise ValueError(f"{name} of key {number} must be null or a whole number from 0 to {MAX_LIMIT}")
         values[name] = value
     return KeyLimits(**values)
+
+
+def _parse_preferences(preferences: dict[str, object], number: int) -> Preferences:
+    try:
+        return PreferencesObject.model_validate(preferences).values()
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"])) or "preferences"
+        raise ValueError(f"{where} of key {number} is wrong: {first['msg']}") from None

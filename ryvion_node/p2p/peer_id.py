@@ -7,6 +7,7 @@ protobuf PublicKey{type: Ed25519, data: 32 bytes}: 6 fixed bytes, then the key. 
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 from ryvion_node.p2p.constants import MAX_ADDRESS_BYTES
@@ -14,6 +15,7 @@ from ryvion_protocol.schema import NodeKey
 
 _ED25519_PREFIX = bytes.fromhex("002408011220")
 """Multihash identity, length 36; protobuf field 1 = 1 (Ed25519), field 2 = 32 bytes."""
+_HEX_KEY = re.compile(r"[0-9a-f]{64}")
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BASE58_VALUE = {char: value for value, char in enumerate(_BASE58)}
 _MAX_PEER_ID_CHARS = 64
@@ -64,6 +66,16 @@ def peer_id_of(key: NodeKey) -> str:
 def key_of(peer_id: str) -> NodeKey:
     """The node key behind a `12D3KooW...` peer id; raises BadAddress."""
     return key_of_bytes(_base58_decode(peer_id))
+
+
+def parse_node(text: str) -> NodeKey:
+    """A node as people name it, by its key in hex or its peer id; raises BadAddress."""
+    if _HEX_KEY.fullmatch(text):
+        return NodeKey(bytes.fromhex(text))
+    try:
+        return key_of(text)
+    except BadAddress:
+        raise BadAddress("a node is named by its key, 64 lowercase hex digits, or its peer id (12D3KooW...)") from None
 
 
 def parse_address(text: str) -> TcpAddress:

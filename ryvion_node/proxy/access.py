@@ -8,6 +8,7 @@ from typing import Final, Literal, Protocol
 from starlette.datastructures import Headers
 
 from ryvion_node.keys import KeyLimits
+from ryvion_node.preferences import Preferences
 from ryvion_node.proxy.errors import ApiError
 
 Action = Literal["list_models", "buy", "read_receipts", "read_metrics"]
@@ -37,6 +38,11 @@ class Caller(Protocol):
     @property
     def jurisdictions(self) -> tuple[str, ...]:
         """Where the key may buy; empty: anywhere."""
+        ...
+
+    @property
+    def preferences(self) -> Preferences:
+        """Whom the key may buy from."""
         ...
 
     @property

@@ -7,9 +7,11 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, ValidationError
 
 from ryvion_node.market.interface import Account, EmbeddingOrder
+from ryvion_node.preferences import Preferences
+from ryvion_node.preferences_object import PreferencesObject
 from ryvion_node.proxy.constants import MAX_PROMPT_BYTES
 from ryvion_node.proxy.errors import ApiError
-from ryvion_node.proxy.orders import check_model_name, jurisdictions_of
+from ryvion_node.proxy.orders import check_model_name, jurisdictions_of, preferences_of
 from ryvion_node.proxy.shapes import Strict, StringOrList
 from ryvion_node.proxy.validation import api_error, invalid_value, refuse_not_honoured, unsupported
 from ryvion_protocol.constants import MAX_DIMENSIONS, MAX_TEXTS_PER_REQUEST
@@ -17,7 +19,6 @@ from ryvion_protocol.constants import MAX_DIMENSIONS, MAX_TEXTS_PER_REQUEST
 NOT_HONOURED: Final[dict[str, tuple[object, ...]]] = {
     "input_type": (),
     "knowledge_base": (),
-    "ryvion": ({},),
     "truncate": ("NONE",),
     "truncate_prompt_tokens": (),
 }
@@ -33,6 +34,7 @@ class EmbeddingRequest(Strict):
     dimensions: Annotated[int, Field(ge=1, le=MAX_DIMENSIONS)] | None = None
     """Only the model's own number."""
     jurisdiction: StringOrList | None = None
+    ryvion: PreferencesObject | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -59,13 +61,18 @@ def parse_embedding_request(body: bytes) -> EmbeddingRequest:
     return request
 
 
-def embedding_order(request: EmbeddingRequest, allowed: tuple[str, ...], account: Account) -> EmbeddingOrder:
+def embedding_order(
+    request: EmbeddingRequest, allowed: tuple[str, ...], key_preferences: Preferences, account: Account
+) -> EmbeddingOrder:
     """The order; `allowed` are where the caller's key may buy (empty: anywhere)."""
     check_model_name(request.model)
+    preferences = preferences_of(request.ryvion, key_preferences)
     return EmbeddingOrder(
         model=request.model,
         texts=request.texts,
         jurisdictions=jurisdictions_of(_as_tuple(request.jurisdiction), allowed),
+        max_price=preferences.max_price,
+        preferences=preferences,
         account=account,
     )
 

@@ -55,7 +55,7 @@ class Embeddings:
 
     async def _serve(self, visit: Visit) -> None:
         asked = parse_embedding_request(visit.body)
-        order = embedding_order(asked, visit.caller.jurisdictions, visit.account)
+        order = embedding_order(asked, visit.caller.jurisdictions, visit.caller.preferences, visit.account)
         placement: Placement | None = None
         try:
             async with self._market.embed(order) as job:

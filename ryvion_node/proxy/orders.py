@@ -7,6 +7,8 @@ from typing import Final
 
 from ryvion_node.jurisdictions import JurisdictionUnknown, parse_jurisdiction
 from ryvion_node.market.interface import ChatOrder
+from ryvion_node.preferences import ANY_OFFER, Preferences
+from ryvion_node.preferences_object import PreferencesObject
 from ryvion_node.proxy.constants import MAX_PROMPT_BYTES
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.messages import chat_message, check_tool_turns
@@ -26,10 +28,14 @@ _TOKEN_ID: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
 def order_of(
-    request: ChatRequest, key_jurisdictions: tuple[str, ...], default_max_completion_tokens: int | None = None
+    request: ChatRequest,
+    key_jurisdictions: tuple[str, ...],
+    default_max_completion_tokens: int | None = None,
+    key_preferences: Preferences = ANY_OFFER,
 ) -> ChatOrder:
     """The order for `request`; `key_jurisdictions` are where the caller's key may buy (empty: anywhere)."""
     check_model_name(request.model)
+    preferences = preferences_of(request.ryvion, key_preferences)
     messages = tuple(chat_message(turn, f"messages[{index}]") for index, turn in enumerate(request.messages))
     check_tool_turns(messages)
     tools = tool_use(request.tools, request.tool_choice, request.parallel_tool_calls)
@@ -53,6 +59,8 @@ def order_of(
         output=output,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         jurisdictions=jurisdictions_of(request.jurisdiction_texts, key_jurisdictions),
+        max_price=preferences.max_price,
+        preferences=preferences,
     )
 
 
@@ -78,6 +86,11 @@ def jurisdictions_of(asked: tuple[str, ...], allowed: tuple[str, ...]) -> tuple[
         problem = f"This key buys in {', '.join(allowed)} only; the request asks for {', '.join(outside)} as well."
         raise ApiError("jurisdiction_not_allowed", problem, param="jurisdiction")
     return tuple(sorted(wanted)) or allowed
+
+
+def preferences_of(given: PreferencesObject | None, of_key: Preferences) -> Preferences:
+    """What the order asks for: the request's preferences, within the key's own."""
+    return (ANY_OFFER if given is None else given.values()).within(of_key)
 
 
 def _logit_bias(given: dict[str, float]) -> tuple[LogitBias, ...]:

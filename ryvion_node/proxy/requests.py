@@ -11,11 +11,12 @@ from typing import Annotated, Final
 
 from pydantic import Field, ValidationError
 
-from ryvion_node.proxy.constants import MAX_COMPLETION_TOKENS, MAX_STOP_BYTES
+from ryvion_node.preferences_object import PreferencesObject
+from ryvion_node.proxy.constants import MAX_CHOICES, MAX_COMPLETION_TOKENS, MAX_STOP_BYTES
 from ryvion_node.proxy.messages import Message
 from ryvion_node.proxy.shapes import Strict, StringOrList
 from ryvion_node.proxy.tooling import ResponseFormat, ToolChoice, ToolDefinition
-from ryvion_node.proxy.validation import api_error, invalid_value, refuse_not_honoured
+from ryvion_node.proxy.validation import api_error, invalid_value, refuse_not_honoured, unsupported
 from ryvion_protocol.constants import MAX_LOGIT_BIAS, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS
 
 IGNORED: Final = frozenset(
@@ -25,7 +26,6 @@ IGNORED: Final = frozenset(
 
 NOT_HONOURED: Final[dict[str, tuple[object, ...]]] = {
     "audio": (),
-    "best_of": (1,),
     "function_call": ("none", "auto"),
     "functions": ([],),
     "guided_choice": (),
@@ -36,10 +36,8 @@ NOT_HONOURED: Final[dict[str, tuple[object, ...]]] = {
     "knowledge_base": (),
     "min_tokens": (0,),
     "modalities": (["text"],),
-    "n": (1,),
     "prediction": (),
     "reasoning_effort": ("none",),
-    "ryvion": ({},),
     "stop_token_ids": ([],),
     "structured_outputs": (),
     "web_search_options": (),
@@ -62,6 +60,10 @@ class ChatRequest(Strict):
     messages: Annotated[list[Message], Field(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    """Choices, each a job with a receipt. With a seed, they have it and those that follow."""
+    best_of: Annotated[int, Field(ge=1)] | None = None
+    """As many as `n`: more would be paid for and thrown away, so they are refused."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, lt=2**32)] | None = None
@@ -83,6 +85,12 @@ class ChatRequest(Strict):
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     jurisdiction: StringOrList | None = None
+    ryvion: PreferencesObject | None = None
+
+    @property
+    def choices(self) -> int:
+        """How many answers to give."""
+        return self.n or 1
 
     @property
     def include_usage(self) -> bool:
@@ -131,6 +139,8 @@ def _as_tuple(value: str | list[str] | None) -> tuple[str, ...]:
 
 
 def _check_limits(request: ChatRequest) -> None:
+    if request.best_of not in (None, request.choices):
+        raise unsupported("best_of", "must be as 'n', or left out: nobody here chooses among answers")
     texts = request.stop_texts
     if len(texts) > MAX_STOP_STRINGS:
         raise invalid_value("stop", f"holds {len(texts)} texts; at most {MAX_STOP_STRINGS} are allowed")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ryvion_node.keys import WITHOUT_LIMIT, ApiKey, KeyLimits, KeyStore
 from ryvion_node.ledger.interface import LedgerReader
 from ryvion_node.ledger.records import ReceiptDetail
+from ryvion_node.preferences import ANY_OFFER, Preferences
 from ryvion_node.proxy.access import Caller
 from ryvion_node.proxy.answers import job_named_by
 from ryvion_node.proxy.idempotency import Progress
@@ -25,6 +26,7 @@ class ControlCaller:
     scope: str = "operator"
     jurisdictions: tuple[str, ...] = ()
     limits: KeyLimits = WITHOUT_LIMIT
+    preferences: Preferences = ANY_OFFER
 
 
 class NodeKeys:

@@ -6,7 +6,7 @@ import fcntl
 import json
 import re
 import stat
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from ryvion_node import keys as keys_module
 from ryvion_node.jurisdictions import GROUPS, JurisdictionUnknown
 from ryvion_node.keys import (
+    MAX_LIMIT,
     NEW_KEY_LIMITS,
     NO_BUDGETS,
     SCOPES,
+    ApiKey,
     KeyLimits,
     KeyNameInvalid,
     KeyNotFound,
@@ -29,7 +31,10 @@ from ryvion_node.keys import (
 )
 from ryvion_node.ledger.spending import Allowance
 from ryvion_node.paths import TooOpen
+from ryvion_node.preferences import ANY_OFFER, Preferences
+from ryvion_node.preferences_object import MAX_CHOICES, MAX_NODES, MAX_QUANTISATION_BYTES
 from ryvion_node.proxy.access import ALLOWED
+from ryvion_protocol.schema import NodeKey
 
 
 @pytest.fixture
@@ -137,6 +142,8 @@ def test_a_second_editor_is_told_to_wait(store: KeyStore, path: Path) -> None:
     store.create("b", "buyer")
 
 
+LIMITS = asdict(NO_BUDGETS)
+NODE, OTHER = NodeKey(b"\x01" * 32), NodeKey(b"\x02" * 32)
 OLD_KEY = {
     "id": "key-1",
     "name": "n",
@@ -157,7 +164,38 @@ def test_keys_of_the_first_version_are_read_without_budgets_and_kept_when_the_fi
     new, _ = store.create("new", "buyer")
     assert new.limits == NEW_KEY_LIMITS
     assert store.list_keys() == (old, new)
-    assert json.loads(path.read_text())["version"] == 2
+    assert json.loads(path.read_text())["version"] == 3
+
+
+def test_keys_of_the_second_version_buy_from_anybody(store: KeyStore, path: Path) -> None:
+    store.create("laptop", "buyer")
+    path.write_text(json.dumps({"version": 2, "keys": [OLD_KEY | {"limits": LIMITS | {"velocity": 7}}]}))
+    (old,) = store.list_keys()
+    assert (old.limits, old.preferences) == (KeyLimits(velocity=7), ANY_OFFER)
+
+
+def test_preferences_are_kept_and_changed_one_by_one_while_we_run(store: KeyStore, path: Path) -> None:
+    running = KeyStore(path)
+    wanted = Preferences(
+        "price", 500, frozenset({NODE}), frozenset({OTHER}), frozenset({NODE}), frozenset({"Q8_0"}), "count-checked"
+    )
+    key, token = store.create("laptop", "buyer", preferences=wanted)
+    assert running.authenticate(token) == key
+    assert key.preferences == wanted
+    changed = store.change(key.id, {}, {"allow": None, "quantisation": ["q4_k_m"]})
+    assert changed.preferences == replace(wanted, allow=None, quantisations=frozenset({"Q4_K_M"}))
+    assert running.authenticate(token) == changed
+    assert store.change(key.id, {"velocity": 1}).preferences == changed.preferences
+
+
+def test_keys_with_all_that_they_may_say_fit_the_file() -> None:
+    nodes = frozenset(NodeKey(bytes([n]) * 32) for n in range(MAX_NODES))
+    words = frozenset(chr(0x10000 + n) * (MAX_QUANTISATION_BYTES // 4) for n in range(MAX_CHOICES))
+    full = Preferences("latency", MAX_LIMIT, nodes, nodes, frozenset(list(nodes)[:MAX_CHOICES]), words, "count-checked")
+    names = chr(0x10000) * keys_module.MAX_NAME_CHARACTERS
+    limits = KeyLimits(MAX_LIMIT, MAX_LIMIT, MAX_LIMIT, MAX_LIMIT, MAX_LIMIT)
+    key = ApiKey("key-12345678", names, "read-only", GROUPS["EU"], 2**53, "ab" * 32, limits, full)
+    assert len(keys_module._serialise([key])) * keys_module.MAX_KEYS < keys_module.MAX_FILE_BYTES
 
 
 def test_a_new_key_spends_five_credits_an_hour_at_most(store: KeyStore) -> None:
@@ -177,9 +215,6 @@ def test_limits_are_changed_one_by_one_while_we_run(store: KeyStore, path: Path)
         store.change("key-none", {"velocity": 1})
 
 
-LIMITS = asdict(NO_BUDGETS)
-
-
 def damaged(**changes: object) -> str:
     key = {
         "id": "key-1",
@@ -189,9 +224,10 @@ def damaged(**changes: object) -> str:
         "created_ms": 1,
         "token_sha256": "ab" * 32,
         "limits": LIMITS,
+        "preferences": {},
         **changes,
     }
-    return json.dumps({"version": 2, "keys": [{name: value for name, value in key.items() if value is not None}]})
+    return json.dumps({"version": 3, "keys": [{name: value for name, value in key.items() if value is not None}]})
 
 
 @pytest.mark.parametrize(
@@ -202,7 +238,7 @@ def damaged(**changes: object) -> str:
         "[]",
         "null",
         "[" * 100_000,
-        '{"version": 3, "keys": []}',
+        '{"version": 4, "keys": []}',
         '{"version": true, "keys": []}',
         '{"version": 2, "keys": {}}',
         json.dumps({"version": 1, "keys": [OLD_KEY | {"extra": 1}]}),
@@ -224,6 +260,14 @@ def damaged(**changes: object) -> str:
         damaged(limits=LIMITS | {"velocity": 1.5}),
         damaged(limits=LIMITS | {"budget_day": True}),
         damaged(limits=LIMITS | {"budget_day": 2**53}),
+        damaged(preferences=None),
+        damaged(preferences=[]),
+        damaged(preferences={"max_prize": 5}),
+        damaged(preferences={"max_price": 5.0}),
+        damaged(preferences={"allow": []}),
+        damaged(preferences={"allow": ["ab" * 31]}),
+        damaged(preferences={"digest": "é" * 64}),
+        damaged(preferences={"min_assurance": "trusted"}),
     ],
 )
 def test_a_damaged_file_is_refused_and_kept(store: KeyStore, path: Path, content: str) -> None:

@@ -11,6 +11,7 @@ import trio
 
 from ryvion_node.keys import NO_BUDGETS, KeyLimits
 from ryvion_node.market.fake import FakeMarket, Script
+from ryvion_node.preferences import ANY_OFFER, Preferences
 from ryvion_node.proxy.access import Keys
 from ryvion_node.proxy.idempotency import Progress
 from ryvion_node.proxy.receipts import StoredReceipt
@@ -27,6 +28,7 @@ class Key:
     scope: str = "buyer"
     jurisdictions: tuple[str, ...] = ()
     limits: KeyLimits = NO_BUDGETS
+    preferences: Preferences = ANY_OFFER
 
 
 class FakeKeys:

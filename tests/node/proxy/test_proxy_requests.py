@@ -182,7 +182,6 @@ def test_what_would_change_the_answer_is_refused_by_name_and_its_harmless_values
         ("guided_json", {"type": "object"}),
         ("min_tokens", 5),
         ("modalities", ["text", "audio"]),
-        ("ryvion", {"sort": "price"}),
     ],
 )
 def test_values_that_ask_for_something(name: str, value: object) -> None:
