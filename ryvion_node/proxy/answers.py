@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,14 +90,20 @@ def outcome_json(placement: Placement, outcome: Outcome) -> dict[str, object]:
     }
 
 
-def usage_json(outcome: Outcome) -> dict[str, object]:
-    """Token counts as billed."""
+def usage_json(outcomes: Sequence[Outcome], choices: int) -> dict[str, object]:
+    """Token counts of an answer with so many choices of each prompt, which counts once, by the first of them.
+
+    Of one choice these are as billed. Of several, each is billed with its prompt: receipts and costs say so.
+    """
+    first = outcomes[::choices]
+    prompt_tokens = sum(outcome.prompt_tokens for outcome in first)
+    completion_tokens = sum(outcome.completion_tokens for outcome in outcomes)
     return {
-        "prompt_tokens": outcome.prompt_tokens,
-        "completion_tokens": outcome.completion_tokens,
-        "total_tokens": outcome.prompt_tokens + outcome.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": outcome.cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": outcome.reasoning_tokens},
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": sum(outcome.cached_tokens for outcome in first)},
+        "completion_tokens_details": {"reasoning_tokens": sum(outcome.reasoning_tokens for outcome in outcomes)},
     }
 
 

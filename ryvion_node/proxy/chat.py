@@ -6,13 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ryvion_node.market.interface import Outcome, Piece, Placement
-from ryvion_node.proxy.answers import COMPLETION_PREFIX, fingerprint_of, outcome_json, taken_json, usage_json
+from ryvion_node.market.interface import Piece, Placement
+from ryvion_node.proxy.answers import COMPLETION_PREFIX, fingerprint_of
 from ryvion_node.proxy.chunks import ChatFrames
 from ryvion_node.proxy.completions import Completions
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.parts import call_json, logprobs_json
 from ryvion_node.proxy.requests import ChatRequest, parse_chat_request
+from ryvion_node.proxy.whole import WholeChoice, whole_json
 from ryvion_protocol.messages import Delta
 from ryvion_protocol.transcript import ResultBuilder
 
@@ -23,6 +24,11 @@ class ChatAsked:
 
     chat: ChatRequest
 
+    @property
+    def chats(self) -> tuple[ChatRequest]:
+        """The one."""
+        return (self.chat,)
+
     def frames(self, answer_id: str, placement: Placement) -> ChatFrames:
         """A stream's events."""
         return ChatFrames(
@@ -30,29 +36,22 @@ class ChatAsked:
             int(time.time()),
             placement.model,
             fingerprint_of(placement),
+            choices=self.chat.choices,
             include_usage=self.chat.include_usage,
         )
 
-    def whole(
-        self, answer_id: str, placement: Placement, pieces: Sequence[Piece], outcome: Outcome
-    ) -> dict[str, object]:
+    def whole(self, answer_id: str, choices: Sequence[WholeChoice]) -> dict[str, object]:
         """The answer at once."""
-        logprobs = [one for piece in pieces for one in piece.logprobs]
-        choice = {
-            "index": 0,
-            "message": _message(pieces),
-            "logprobs": logprobs_json(logprobs) if self.chat.logprobs else None,
-            "finish_reason": outcome.finish_reason,
-        }
+        shown = [self._choice(index, choice) for index, choice in enumerate(choices)]
+        return whole_json(answer_id, "chat.completion", choices, shown, each=self.chat.choices)
+
+    def _choice(self, index: int, choice: WholeChoice) -> dict[str, object]:
+        logprobs = [one for piece in choice.pieces for one in piece.logprobs]
         return {
-            "id": answer_id,
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": placement.model,
-            "system_fingerprint": fingerprint_of(placement),
-            "choices": [choice],
-            "usage": usage_json(outcome),
-            "ryvion": taken_json(placement) | outcome_json(placement, outcome),
+            "index": index,
+            "message": _message(choice.pieces),
+            "logprobs": logprobs_json(logprobs) if self.chat.logprobs else None,
+            "finish_reason": choice.outcome.finish_reason,
         }
 
     def told(self, error: ApiError) -> ApiError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Final
 
 from ryvion_node.market.interface import Outcome, Piece, Placement
@@ -15,13 +16,13 @@ KEEP_ALIVE: Final = b": keep-alive\n\n"
 
 
 class ChatFrames:
-    """The chunks of one completion: same id, created, model and object on all of them.
+    """The chunks of one completion: same id, created, model and object on all of them, and whose choice each is.
 
     Text is escaped to ASCII: some clients split lines at U+2028 and its like, and no escape can be cut in two.
     """
 
     def __init__(
-        self, completion_id: str, created_s: int, model: str, fingerprint: str, *, include_usage: bool
+        self, completion_id: str, created_s: int, model: str, fingerprint: str, *, choices: int, include_usage: bool
     ) -> None:
         head = {
             "id": completion_id,
@@ -33,20 +34,23 @@ class ChatFrames:
         self._head = b"data: " + json.dumps(head)[:-1].encode()
         self._include_usage = include_usage
         self._usage = b',"usage":null' if include_usage else b""
-        self._content_head = self._head + b',"choices":[{"index":0,"delta":{"content":'
+        self._content_heads = [
+            self._head + b',"choices":[{"index":%d,"delta":{"content":' % index for index in range(choices)
+        ]
         self._content_tail = b'},"logprobs":null,"finish_reason":null}]' + self._usage + b"}\n\n"
+        self._ended: dict[int, Outcome] = {}
 
-    def begin(self, placement: Placement) -> bytes:
+    def begin(self, index: int, placement: Placement) -> bytes:
         """The role chunk: who answers."""
-        return self._choice({"role": "assistant", "content": ""}, None, taken_json(placement))
+        return self._choice(index, {"role": "assistant", "content": ""}, None, taken_json(placement))
 
-    def piece(self, piece: Piece) -> bytes:
+    def piece(self, index: int, piece: Piece) -> bytes:
         """A piece of the answer: a chunk each for thoughts, text and parts of tool calls.
 
         The log-probabilities of its tokens stand with the first chunk.
         """
         if piece.content and not (piece.reasoning or piece.calls or piece.logprobs):
-            return self._content_head + json.dumps(piece.content).encode() + self._content_tail
+            return self._content_heads[index] + json.dumps(piece.content).encode() + self._content_tail
         deltas: list[dict[str, object]] = []
         if piece.reasoning:
             deltas.append({"reasoning_content": piece.reasoning})
@@ -54,24 +58,31 @@ class ChatFrames:
             deltas.append({"content": piece.content})
         deltas += ({"tool_calls": [part]} for call in piece.calls for part in call_deltas(call))
         logprobs = logprobs_json(piece.logprobs) if piece.logprobs else None
-        chunks = [self._delta(delta, None if number else logprobs) for number, delta in enumerate(deltas or [{}])]
+        chunks = [
+            self._delta(index, delta, None if number else logprobs) for number, delta in enumerate(deltas or [{}])
+        ]
         return b"".join(chunks)
 
-    def end(self, placement: Placement, outcome: Outcome) -> tuple[bytes, bytes]:
-        """The last chunk with a choice: why it ended, and the evidence; then usage when asked for, and the end."""
-        finish = self._choice({}, outcome.finish_reason, outcome_json(placement, outcome))
-        return finish, (usage_chunk(self._head, outcome) if self._include_usage else b"") + DONE
+    def end(self, index: int, placement: Placement, outcome: Outcome) -> bytes:
+        """The last chunk of a choice: why it ended, and the evidence."""
+        self._ended[index] = outcome
+        return self._choice(index, {}, outcome.finish_reason, outcome_json(placement, outcome))
+
+    def finish(self) -> bytes:
+        """Usage when asked for, and the end."""
+        usage = usage_chunk(self._head, self._ended, choices=len(self._content_heads)) if self._include_usage else b""
+        return usage + DONE
 
     def fail(self, error: ApiError) -> bytes:
         """No finish chunk, no [DONE]: no client takes it for an end."""
         return error_event(error)
 
-    def _delta(self, delta: dict[str, object], logprobs: object) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": None}
+    def _delta(self, index: int, delta: dict[str, object], logprobs: object) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
         return b'%b,"choices":[%b]%b}\n\n' % (self._head, json.dumps(choice).encode(), self._usage)
 
-    def _choice(self, delta: dict[str, str], reason: str | None, ryvion: dict[str, object]) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+    def _choice(self, index: int, delta: dict[str, str], reason: str | None, ryvion: dict[str, object]) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
         return b'%b,"choices":[%b]%b,"ryvion":%b}\n\n' % (
             self._head,
             json.dumps(choice).encode(),
@@ -80,9 +91,10 @@ class ChatFrames:
         )
 
 
-def usage_chunk(head: bytes, outcome: Outcome) -> bytes:
-    """The one chunk without a choice."""
-    return b'%b,"choices":[],"usage":%b}\n\n' % (head, json.dumps(usage_json(outcome)).encode())
+def usage_chunk(head: bytes, ended: Mapping[int, Outcome], choices: int) -> bytes:
+    """The one chunk without a choice; `choices` of each prompt have ended, as `ended` tells by their indices."""
+    usage = usage_json([ended[index] for index in sorted(ended)], choices)
+    return b'%b,"choices":[],"usage":%b}\n\n' % (head, json.dumps(usage).encode())
 
 
 def error_event(error: ApiError) -> bytes:

@@ -1,11 +1,12 @@
 """Selling an answer: read what is asked, buy it, and pass it on as it comes or as a whole.
 
-The job's context is left as soon as the client goes away, which cancels this handler (see `Exchange.watch`).
+The context of every job is left as soon as the client goes away, which cancels this handler (see `Exchange.watch`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -13,18 +14,18 @@ from typing import ClassVar
 import trio
 from starlette.types import Receive, Scope, Send
 
-from ryvion_node.market.interface import BoughtJob, ChatOrder, Market, MarketError, Outcome, Placement
+from ryvion_node.market.interface import ChatOrder, Market, MarketError, Placement
+from ryvion_node.proxy.choices import buy_choices
 from ryvion_node.proxy.constants import SHUTDOWN_SEND_S
 from ryvion_node.proxy.dialect import Asked
 from ryvion_node.proxy.errors import ApiError, Headers, from_market
 from ryvion_node.proxy.exchange import Exchange
 from ryvion_node.proxy.gateway import internal_error, log_failure
-from ryvion_node.proxy.orders import order_of
-from ryvion_node.proxy.relay import follow
+from ryvion_node.proxy.orders import order_of, orders_of_choices
 from ryvion_node.proxy.settings import Settings
 from ryvion_node.proxy.stream import AnswerStream
 from ryvion_node.proxy.till import Till, Visit
-from ryvion_node.proxy.whole import WholeAnswer
+from ryvion_node.proxy.whole import WholeChoice
 
 _STREAM_HEADERS: Headers = (
     ("content-type", "text/event-stream; charset=utf-8"),
@@ -54,68 +55,75 @@ class Completions(ABC):
 
     async def _serve(self, visit: Visit) -> None:
         asked = self.read(visit.body)
+        orders = self._orders(asked, visit)
+        with self._till.further(visit.caller, len(orders) - 1):
+            if asked.chats[0].stream:
+                await self._stream(visit.exchange, asked, orders)
+            else:
+                await self._answer(visit.exchange, asked, orders)
+
+    def _orders(self, asked: Asked, visit: Visit) -> tuple[ChatOrder, ...]:
+        """One for each choice, those of a prompt together."""
+        default_max_tokens = self._settings.default_max_completion_tokens
         try:
-            order = order_of(asked.chat, visit.caller.jurisdictions, self._settings.default_max_completion_tokens)
+            orders = [
+                order_of(chat, visit.caller.jurisdictions, default_max_tokens, visit.caller.preferences)
+                for chat in asked.chats
+            ]
         except ApiError as error:
             raise asked.told(error) from None
-        order = replace(order, account=visit.account)
-        if asked.chat.stream:
-            await self._stream(visit.exchange, asked, order)
-        else:
-            await self._answer(visit.exchange, asked, order)
+        return orders_of_choices([replace(order, account=visit.account) for order in orders], asked.chats[0].choices)
 
-    async def _answer(self, exchange: Exchange, asked: Asked, order: ChatOrder) -> None:
+    async def _answer(self, exchange: Exchange, asked: Asked, orders: Sequence[ChatOrder]) -> None:
         """The whole answer at once."""
-        try:
-            async with self._market.buy(order) as job:
-                whole = WholeAnswer(job.placement)
-                ended = await follow(job, whole)
-        except MarketError as error:
-            raise asked.told(from_market(error, order)) from error
-        headers = job_headers(whole.placement)
-        match ended:
-            case Outcome():
-                answer = asked.whole(order.account.completion_id, whole.placement, whole.pieces, ended)
-                await exchange.answer_json(answer, (*headers, ("x-ryvion-receipt-cid", ended.cid)))
+        choices = [WholeChoice() for _ in orders]
+        first = choices[0]
+        failure = await buy_choices(self._market, orders, choices)
+        headers = job_headers(first.placement) if first.is_placed else ()
+        match failure:
+            case None:
+                answer = asked.whole(orders[0].account.completion_id, choices)
+                await exchange.answer_json(answer, (*headers, ("x-ryvion-receipt-cid", first.outcome.cid)))
             case MarketError():
-                raise asked.told(from_market(ended, order, charged=bool(whole.pieces), headers=headers)) from ended
+                charged = any(choice.pieces for choice in choices)
+                raise asked.told(from_market(failure, orders[0], charged=charged, headers=headers)) from failure
             case _:
-                raise ended
+                raise failure
 
-    async def _stream(self, exchange: Exchange, asked: Asked, order: ChatOrder) -> None:
+    async def _stream(self, exchange: Exchange, asked: Asked, orders: Sequence[ChatOrder]) -> None:
         """The answer as it comes. The status is sent once an executor accepted; until then errors are plain HTTP."""
-        try:
-            async with self._market.buy(order) as job:
-                await exchange.start(200, _STREAM_HEADERS + job_headers(job.placement))
-                stream = AnswerStream(
-                    exchange,
-                    job.placement,
-                    partial(asked.frames, order.account.completion_id),
-                    self._settings.keep_alive_s,
-                )
-                ended = await _run(stream, job, exchange)
-        except MarketError as error:
-            raise asked.told(from_market(error, order)) from error
-        match ended:
-            case Outcome():
-                await stream.finish(ended)
+        stream = AnswerStream(
+            exchange,
+            lambda placement: _STREAM_HEADERS + job_headers(placement),
+            partial(asked.frames, orders[0].account.completion_id),
+            self._settings.keep_alive_s,
+        )
+        failure = await self._run(stream, orders, exchange)
+        match failure:
+            case None:
+                await stream.finish()
             case MarketError():
-                await stream.fail(asked.told(from_market(ended, order)))
+                error = asked.told(from_market(failure, orders[0]))
+                if not stream.is_open:
+                    raise error from failure
+                await stream.fail(error)
             case _:
-                log_failure(exchange, ended)
+                if not stream.is_open:
+                    raise failure
+                log_failure(exchange, failure)
                 await stream.fail(internal_error(exchange))
 
-
-async def _run(stream: AnswerStream, job: BoughtJob, exchange: Exchange) -> Outcome | Exception:
-    """Stream the job; when the node stops meanwhile, the client is told so as the last thing."""
-    ended: Outcome | Exception | None = None
-    try:
-        ended = await stream.run(job)
-        return ended
-    finally:
-        if ended is None and not exchange.gone:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + SHUTDOWN_SEND_S):
-                await stream.fail(ApiError("node_failed", "This node was stopped before the answer was complete."))
+    async def _run(self, stream: AnswerStream, orders: Sequence[ChatOrder], exchange: Exchange) -> Exception | None:
+        """Stream the jobs; when the node stops meanwhile, the client is told so as the last thing."""
+        over = False
+        try:
+            failure = await stream.run(self._market, orders)
+            over = True
+            return failure
+        finally:
+            if stream.is_open and not over and not exchange.gone:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + SHUTDOWN_SEND_S):
+                    await stream.fail(ApiError("node_failed", "This node was stopped before the answer was complete."))
 
 
 def job_headers(placement: Placement) -> Headers:

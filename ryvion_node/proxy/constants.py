@@ -26,7 +26,9 @@ MAX_COMPLETION_TOKENS: Final = 2**31 - 1
 """Far above any context; the executor's context is the real limit."""
 
 MAX_IN_FLIGHT: Final = 64
-"""Completions under way at once: 64 streams at 30 frames/s fill one core of the peer-to-peer link."""
+"""Choices of completions under way at once: 64 streams at 30 frames/s fill one core of the peer-to-peer link."""
+MAX_CHOICES: Final = 32
+"""Of one answer, each a job: half of those, so that no request keeps all others out."""
 MAX_CONNECTIONS: Final = 512
 """Open sockets; more are closed unread, so that a leaking client cannot use up the node's file descriptors."""
 

@@ -1,6 +1,6 @@
 """What the endpoints that sell answers differ in: how a request is written, and how its answer is.
 
-The way from one to the other is the same for all (`completions.py`): every dialect says what to buy as a chat request.
+The way from one to the other is the same for all (`completions.py`): every dialect says what to buy as chat requests.
 """
 
 from __future__ import annotations
@@ -11,25 +11,30 @@ from typing import Protocol
 from ryvion_node.market.interface import Outcome, Piece, Placement
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.requests import ChatRequest
+from ryvion_node.proxy.whole import WholeChoice
 
 
 class Frames(Protocol):
-    """The server-sent events of one answer; in this order: begin, piece*, end."""
+    """The server-sent events of one answer; of each choice in this order: begin, piece*, end."""
 
-    def begin(self, placement: Placement) -> bytes:
+    def begin(self, index: int, placement: Placement) -> bytes:
         """Who answers."""
         ...
 
-    def piece(self, piece: Piece) -> bytes:
-        """A piece of the answer; empty when there is nothing to tell yet."""
+    def piece(self, index: int, piece: Piece) -> bytes:
+        """A piece of a choice; empty when there is nothing to tell yet."""
         ...
 
-    def end(self, placement: Placement, outcome: Outcome) -> tuple[bytes, bytes]:
-        """What follows the last piece of an answer that ended well, and the very last of it."""
+    def end(self, index: int, placement: Placement, outcome: Outcome) -> bytes:
+        """What follows the last piece of a choice that ended well."""
+        ...
+
+    def finish(self) -> bytes:
+        """The very last, when all choices have ended well."""
         ...
 
     def fail(self, error: ApiError) -> bytes:
-        """An error as the last thing, also before `begin`: no client may take it for an end."""
+        """An error as the last thing, also before any `begin`: no client may take it for an end."""
         ...
 
 
@@ -37,20 +42,18 @@ class Asked(Protocol):
     """One request, in the words of its endpoint."""
 
     @property
-    def chat(self) -> ChatRequest:
-        """What to buy."""
+    def chats(self) -> Sequence[ChatRequest]:
+        """What to buy: a chat for each prompt, alike in all else; `choices` of each."""
         ...
 
     def frames(self, answer_id: str, placement: Placement) -> Frames:
-        """A stream's events."""
+        """A stream's events; `placement` is whose the first of them is."""
         ...
 
-    def whole(
-        self, answer_id: str, placement: Placement, pieces: Sequence[Piece], outcome: Outcome
-    ) -> dict[str, object]:
+    def whole(self, answer_id: str, choices: Sequence[WholeChoice]) -> dict[str, object]:
         """The answer at once."""
         ...
 
     def told(self, error: ApiError) -> ApiError:
-        """A problem with `chat`, by the names that the client used."""
+        """A problem with a chat, by the names that the client used."""
         ...

@@ -1,4 +1,4 @@
-"""How often a key may ask: requests per minute, and answers under way at once. In memory: a restart forgives.
+"""How often a key may ask: requests per minute, and choices under way at once. In memory: a restart forgives.
 
 Requests per minute are a bucket of that many, refilled evenly: a burst may use it up, after which requests come
 through at the even pace. What a key may spend is the ledger's matter (`ledger.spending`).
@@ -62,17 +62,17 @@ class Limits:
         return headers
 
     @contextmanager
-    def under_way(self, caller: Caller) -> Iterator[None]:
-        """Hold one of the answers that `caller` may have under way; raises ApiError 429."""
+    def under_way(self, caller: Caller, choices: int = 1) -> Iterator[None]:
+        """Hold so many of the choices that `caller` may have under way; raises ApiError 429."""
         running, at_once = self._under_way.get(caller.id, 0), caller.limits.jobs_at_once
-        if at_once is not None and running >= at_once:
+        if at_once is not None and running + choices > at_once:
             problem = f"This key may have {at_once} answers under way at once; `ryvion-node keys set` can change that."
             raise ApiError("rate_limit_exceeded", problem, retry_after_ms=BUSY_RETRY_MS)
-        self._under_way[caller.id] = running + 1
+        self._under_way[caller.id] = running + choices
         try:
             yield
         finally:
-            self._under_way[caller.id] -= 1
+            self._under_way[caller.id] -= choices
             if not self._under_way[caller.id]:
                 del self._under_way[caller.id]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from ryvion_node.jurisdictions import JurisdictionUnknown, parse_jurisdiction
@@ -61,6 +63,20 @@ def order_of(
         jurisdictions=jurisdictions_of(request.jurisdiction_texts, key_jurisdictions),
         max_price=preferences.max_price,
         preferences=preferences,
+    )
+
+
+def orders_of_choices(orders: Sequence[ChatOrder], choices: int) -> tuple[ChatOrder, ...]:
+    """`choices` orders for each of `orders`: each with a seed of its own, all together within the price of one."""
+    jobs = len(orders) * choices
+    return tuple(
+        replace(
+            order,
+            seed=None if order.seed is None else (order.seed + choice) % 2**64,
+            max_price=None if order.max_price is None else order.max_price // jobs,
+        )
+        for order in orders
+        for choice in range(choices)
     )
 
 

@@ -16,6 +16,7 @@ from ryvion_node.proxy.requests import ChatRequest
 from ryvion_node.proxy.responses_events import Event, ResponseBuilder
 from ryvion_node.proxy.responses_requests import FunctionTool, Reading, parse_responses_request
 from ryvion_node.proxy.shapes import Strict
+from ryvion_node.proxy.whole import WholeChoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +26,22 @@ class ResponseAsked:
     reading: Reading
 
     @property
-    def chat(self) -> ChatRequest:
-        """What to buy."""
-        return self.reading.chat
+    def chats(self) -> tuple[ChatRequest]:
+        """The one; a response is one answer."""
+        return (self.reading.chat,)
 
     def frames(self, answer_id: str, placement: Placement) -> ResponseFrames:
         """A stream's events."""
         return ResponseFrames(self._builder(answer_id, placement), placement)
 
-    def whole(
-        self, answer_id: str, placement: Placement, pieces: Sequence[Piece], outcome: Outcome
-    ) -> dict[str, object]:
+    def whole(self, answer_id: str, choices: Sequence[WholeChoice]) -> dict[str, object]:
         """The response that a stream would have ended with, and the decision."""
-        builder = self._builder(answer_id, placement)
-        for piece in pieces:
+        (choice,) = choices
+        builder = self._builder(answer_id, choice.placement)
+        for piece in choice.pieces:
             for _ in builder.piece(piece):
                 pass
-        ryvion = taken_json(placement) | outcome_json(placement, outcome)
-        *_, last = builder.end(outcome, _usage(outcome), ryvion)
+        *_, last = builder.end(choice.outcome, _usage(choice.outcome), choice.ryvion)
         response = last["response"]
         assert isinstance(response, dict)
         return response
@@ -61,7 +60,7 @@ class ResponseAsked:
         return ResponseBuilder(self._head(answer_id, placement), namespaced, summary=wants_summary)
 
     def _head(self, answer_id: str, placement: Placement) -> dict[str, object]:
-        request, chat = self.reading.request, self.chat
+        request, chat = self.reading.request, self.reading.chat
         metadata = request.metadata
         wanted = request.text.format if request.text is not None else None
         choice = request.tool_choice or "auto"
@@ -99,23 +98,29 @@ class ResponseFrames:
         self._builder = builder
         self._placement = placement
         self._number = 0
+        self._last: Sequence[Event] = ()
 
-    def begin(self, placement: Placement) -> bytes:
+    def begin(self, index: int, placement: Placement) -> bytes:
         """The response, empty: who answers."""
         return self._encoded(self._builder.begin(taken_json(placement)))
 
-    def piece(self, piece: Piece) -> bytes:
+    def piece(self, index: int, piece: Piece) -> bytes:
         """A piece of the answer."""
         return self._encoded(self._builder.piece(piece))
 
-    def end(self, placement: Placement, outcome: Outcome) -> tuple[bytes, bytes]:
-        """What closes the items, and the whole response with the evidence."""
+    def end(self, index: int, placement: Placement, outcome: Outcome) -> bytes:
+        """What closes the items."""
         *closing, last = self._builder.end(outcome, _usage(outcome), outcome_json(placement, outcome))
-        return self._encoded(closing), self._encoded([last])
+        self._last = [last]
+        return self._encoded(closing)
+
+    def finish(self) -> bytes:
+        """The whole response with the evidence."""
+        return self._encoded(self._last)
 
     def fail(self, error: ApiError) -> bytes:
         """An error as the last thing; a response must have begun to fail."""
-        begun = b"" if self._number else self.begin(self._placement)
+        begun = b"" if self._number else self.begin(0, self._placement)
         return begun + self._encoded(self._builder.fail(error))
 
     def _encoded(self, events: Iterable[Event]) -> bytes:

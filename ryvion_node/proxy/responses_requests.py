@@ -28,10 +28,12 @@ IGNORED: Final = frozenset(
 
 NOT_HONOURED: Final[dict[str, tuple[object, ...]]] = {
     "background": (False,),
+    "best_of": (1,),
     "context_management": ([],),
     "conversation": (),
     "messages": (),
     "moderation": (),
+    "n": (1,),
     "prompt": (),
     "truncation": ("disabled",),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 from ryvion_node.market.interface import Outcome, Piece, Placement
@@ -14,9 +15,12 @@ from ryvion_protocol.messages import TokenLogprob
 
 
 class TextFrames:
-    """The chunks of one text completion: same id, created, model and object on all of them."""
+    """The chunks of one text completion: same id, created, model and object on all of them, and whose choice each is."""
 
-    def __init__(self, answer_id: str, created_s: int, placement: Placement, *, include_usage: bool) -> None:
+    def __init__(
+        self, answer_id: str, created_s: int, placement: Placement, *, choices: int, include_usage: bool
+    ) -> None:
+        """`choices` of each prompt."""
         head = {
             "id": answer_id,
             "object": "text_completion",
@@ -27,22 +31,29 @@ class TextFrames:
         self._head = b"data: " + json.dumps(head)[:-1].encode()
         self._include_usage = include_usage
         self._usage = b',"usage":null' if include_usage else b""
-        self._characters = 0
+        self._choices = choices
+        self._characters: Counter[int] = Counter()
+        """Told so far, by choice."""
+        self._ended: dict[int, Outcome] = {}
 
-    def begin(self, placement: Placement) -> bytes:
+    def begin(self, index: int, placement: Placement) -> bytes:
         """An empty text: who answers."""
-        return self._chunk(text_choice("", None), taken_json(placement))
+        return self._chunk(text_choice(index, "", None), taken_json(placement))
 
-    def piece(self, piece: Piece) -> bytes:
-        """A piece of the answer."""
-        logprobs = text_logprobs(piece.logprobs, self._characters) if piece.logprobs else None
-        self._characters += len(piece.content)
-        return self._chunk(text_choice(piece.content, None, logprobs, piece.reasoning))
+    def piece(self, index: int, piece: Piece) -> bytes:
+        """A piece of a choice."""
+        logprobs = text_logprobs(piece.logprobs, self._characters[index]) if piece.logprobs else None
+        self._characters[index] += len(piece.content)
+        return self._chunk(text_choice(index, piece.content, None, logprobs, piece.reasoning))
 
-    def end(self, placement: Placement, outcome: Outcome) -> tuple[bytes, bytes]:
-        """Why it ended, and the evidence; then usage when asked for, and the end."""
-        finish = self._chunk(text_choice("", outcome.finish_reason), outcome_json(placement, outcome))
-        return finish, (usage_chunk(self._head, outcome) if self._include_usage else b"") + DONE
+    def end(self, index: int, placement: Placement, outcome: Outcome) -> bytes:
+        """Why it ended, and the evidence."""
+        self._ended[index] = outcome
+        return self._chunk(text_choice(index, "", outcome.finish_reason), outcome_json(placement, outcome))
+
+    def finish(self) -> bytes:
+        """Usage when asked for, and the end."""
+        return (usage_chunk(self._head, self._ended, self._choices) if self._include_usage else b"") + DONE
 
     def fail(self, error: ApiError) -> bytes:
         """No finish chunk, no [DONE]: no client takes it for an end."""
@@ -54,10 +65,10 @@ class TextFrames:
 
 
 def text_choice(
-    text: str, reason: str | None, logprobs: dict[str, object] | None = None, reasoning: str = ""
+    index: int, text: str, reason: str | None, logprobs: dict[str, object] | None = None, reasoning: str = ""
 ) -> dict[str, object]:
-    """The one choice of an answer or a chunk."""
-    choice: dict[str, object] = {"text": text, "index": 0, "logprobs": logprobs, "finish_reason": reason}
+    """A choice of an answer, or of a chunk, which has one."""
+    choice: dict[str, object] = {"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason}
     return choice | {"reasoning_content": reasoning} if reasoning else choice
 
 

@@ -9,14 +9,15 @@ from typing import Annotated, Final
 
 from pydantic import Field, JsonValue, ValidationError, WithJsonSchema
 
-from ryvion_node.market.interface import Outcome, Piece, Placement
-from ryvion_node.proxy.answers import fingerprint_of, outcome_json, taken_json, usage_json
+from ryvion_node.market.interface import Placement
 from ryvion_node.proxy.completions import Completions
+from ryvion_node.proxy.constants import MAX_CHOICES
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.requests import ChatRequest, chat_request
 from ryvion_node.proxy.shapes import Strict
 from ryvion_node.proxy.text_chunks import TextFrames, text_choice, text_logprobs
 from ryvion_node.proxy.validation import api_error, invalid_value, refuse_not_honoured, unsupported
+from ryvion_node.proxy.whole import WholeChoice, whole_json
 from ryvion_protocol.constants import MAX_TOP_LOGPROBS
 
 INSTRUCTION: Final = "Continue the text. Write only what comes next."
@@ -36,15 +37,19 @@ NOT_HONOURED: Final[dict[str, tuple[object, ...]]] = {
 """As in `requests.NOT_HONOURED`, which holds here too."""
 
 
-_ONE_TEXT: Final[dict[str, JsonValue]] = {
-    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1}]
+_TEXTS: Final[dict[str, JsonValue]] = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_CHOICES},
+    ]
 }
 
 
 class TextRequest(Strict):
     """What this endpoint names differently; the rest is as in a ChatRequest."""
 
-    prompt: Annotated[JsonValue, WithJsonSchema(_ONE_TEXT)]
+    prompt: Annotated[JsonValue, WithJsonSchema(_TEXTS)]
+    """A text to continue, or several; each has `n` choices."""
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     """How many alternatives with each token."""
 
@@ -53,29 +58,32 @@ class TextRequest(Strict):
 class TextAsked:
     """A text completion."""
 
-    chat: ChatRequest
+    chats: tuple[ChatRequest, ...]
+    """One for each text."""
+
+    @property
+    def _rules(self) -> ChatRequest:
+        """What holds for all."""
+        return self.chats[0]
 
     def frames(self, answer_id: str, placement: Placement) -> TextFrames:
         """A stream's events."""
-        return TextFrames(answer_id, int(time.time()), placement, include_usage=self.chat.include_usage)
+        rules = self._rules
+        return TextFrames(
+            answer_id, int(time.time()), placement, choices=rules.choices, include_usage=rules.include_usage
+        )
 
-    def whole(
-        self, answer_id: str, placement: Placement, pieces: Sequence[Piece], outcome: Outcome
-    ) -> dict[str, object]:
+    def whole(self, answer_id: str, choices: Sequence[WholeChoice]) -> dict[str, object]:
         """The answer at once."""
+        shown = [self._choice(index, choice) for index, choice in enumerate(choices)]
+        return whole_json(answer_id, "text_completion", choices, shown, each=self._rules.choices)
+
+    def _choice(self, index: int, choice: WholeChoice) -> dict[str, object]:
+        pieces = choice.pieces
         text = "".join(piece.content for piece in pieces)
         reasoning = "".join(piece.reasoning for piece in pieces)
-        logprobs = text_logprobs([one for piece in pieces for one in piece.logprobs]) if self.chat.logprobs else None
-        return {
-            "id": answer_id,
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": placement.model,
-            "system_fingerprint": fingerprint_of(placement),
-            "choices": [text_choice(text, outcome.finish_reason, logprobs, reasoning)],
-            "usage": usage_json(outcome),
-            "ryvion": taken_json(placement) | outcome_json(placement, outcome),
-        }
+        logprobs = text_logprobs([one for piece in pieces for one in piece.logprobs]) if self._rules.logprobs else None
+        return text_choice(index, text, choice.outcome.finish_reason, logprobs, reasoning)
 
     def told(self, error: ApiError) -> ApiError:
         """A turn is the prompt here."""
@@ -103,26 +111,29 @@ class TextCompletions(Completions):
         fields = {name: value for name, value in extra.items() if name not in NOT_HONOURED}
         if fields.get("max_tokens") is None and fields.get("max_completion_tokens") is None:
             fields["max_tokens"] = DEFAULT_MAX_TOKENS
-        fields["messages"] = [
-            {"role": "user", "content": INSTRUCTION},
-            {"role": "assistant", "content": _prompt(request.prompt)},
-        ]
         if request.logprobs is not None:
             fields |= {"logprobs": True, "top_logprobs": request.logprobs}
-        return TextAsked(chat_request(fields))
+        chats = tuple(chat_request(fields | {"messages": _turns(text)}) for text in _texts(request.prompt))
+        answers = len(chats) * chats[0].choices
+        if answers > MAX_CHOICES:
+            problem = f"holds {len(chats)} texts for {answers} answers; at most {MAX_CHOICES} come with one request"
+            raise invalid_value("prompt", problem)
+        return TextAsked(chats)
 
 
-def _prompt(given: JsonValue) -> str:
-    """The one text to continue."""
-    if isinstance(given, list):
-        if len(given) > 1 and all(isinstance(one, str) for one in given):
-            raise unsupported("prompt", f"holds {len(given)} texts; send a request for each")
-        if given and all(isinstance(one, int | list) for one in given):
-            raise unsupported("prompt", "holds token ids; send text, executors have tokenizers of their own")
-        if len(given) == 1:
-            given = given[0]
-    if not isinstance(given, str):
-        raise ApiError("invalid_type", "'prompt': must be a text.", param="prompt")
-    if not given:
-        raise invalid_value("prompt", "is empty; there is nothing to continue")
-    return given
+def _turns(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": INSTRUCTION}, {"role": "assistant", "content": text}]
+
+
+def _texts(given: JsonValue) -> list[str]:
+    """The texts to continue; at most MAX_CHOICES."""
+    texts = given if isinstance(given, list) else [given]
+    if texts and all(isinstance(one, int | list) for one in texts) and isinstance(given, list):
+        raise unsupported("prompt", "holds token ids; send text, executors have tokenizers of their own")
+    if not texts or not all(isinstance(one, str) for one in texts):
+        raise ApiError("invalid_type", "'prompt': must be a text, or a list of texts.", param="prompt")
+    if not all(texts):
+        raise invalid_value("prompt", "holds an empty text; there is nothing to continue")
+    if len(texts) > MAX_CHOICES:
+        raise invalid_value("prompt", f"holds {len(texts)} texts; at most {MAX_CHOICES} are allowed")
+    return [text for text in texts if isinstance(text, str)]

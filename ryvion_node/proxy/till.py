@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,7 +34,7 @@ class Visit:
 
 
 class Till:
-    """One for all endpoints that buy. At most `settings.max_in_flight` answers are under way at once."""
+    """One for all endpoints that buy. At most `settings.max_in_flight` choices are under way at once."""
 
     def __init__(self, keys: Keys, settings: Settings, idempotency: Idempotency) -> None:
         self._keys = keys
@@ -58,15 +59,21 @@ class Till:
         exchange = Exchange.of(scope)
         visitor = await self.admit(exchange)
         caller = visitor.caller
-        if self._in_flight >= self._settings.max_in_flight:
-            raise ApiError("rate_limit_exceeded", f"{self._in_flight} requests are under way; try again shortly.")
-        self._in_flight += 1
-        try:
-            with self._limits.under_way(caller):
-                body = await exchange.body(self._settings.max_body_bytes)
-                claim = Claim(fingerprint_of(scope["path"], body), f"{id_prefix}{secrets.token_hex(16)}")
-                account = Account(caller.id, claim.completion_id, caller.limits.allowance)
-                visit = Visit(exchange, caller, body, account)
-                await self._idempotency.serve(exchange, visitor.token, claim, partial(handle, visit))
-        finally:
-            self._in_flight -= 1
+        with self.further(caller, 1):
+            body = await exchange.body(self._settings.max_body_bytes)
+            claim = Claim(fingerprint_of(scope["path"], body), f"{id_prefix}{secrets.token_hex(16)}")
+            account = Account(caller.id, claim.completion_id, caller.limits.allowance)
+            visit = Visit(exchange, caller, body, account)
+            await self._idempotency.serve(exchange, visitor.token, claim, partial(handle, visit))
+
+    @contextmanager
+    def further(self, caller: Caller, choices: int) -> Iterator[None]:
+        """Hold room for so many choices besides those that are under way; raises ApiError 429."""
+        if choices and self._in_flight + choices > self._settings.max_in_flight:
+            raise ApiError("rate_limit_exceeded", f"{self._in_flight} answers are under way; try again shortly.")
+        with self._limits.under_way(caller, choices):
+            self._in_flight += choices
+            try:
+                yield
+            finally:
+                self._in_flight -= choices

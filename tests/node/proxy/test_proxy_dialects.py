@@ -51,7 +51,7 @@ def refusal_of(read: Callable[[None, bytes], Asked], body: bytes) -> ApiError | 
     except ApiError as error:
         return error
     try:
-        order_of(asked.chat, ())
+        [order_of(chat, ()) for chat in asked.chats]
     except ApiError as error:
         return asked.told(error)
     return None

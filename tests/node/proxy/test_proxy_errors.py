@@ -103,7 +103,7 @@ async def test_wrong_places_and_methods(method: str, path: str, status: int, cod
         (b"{", "invalid_json", None),
         (b"", "invalid_json", None),
         ({"model": "echo"}, "missing_required_parameter", "messages"),
-        (CHAT | {"n": 2}, "unsupported_parameter", "n"),
+        (CHAT | {"best_of": 2}, "unsupported_parameter", "best_of"),
         (CHAT | {"temperature": "hot"}, "invalid_type", "temperature"),
         (CHAT | {"jurisdiction": "Atlantis"}, "invalid_value", "jurisdiction"),
     ],

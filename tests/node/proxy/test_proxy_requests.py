@@ -177,8 +177,6 @@ def test_what_would_change_the_answer_is_refused_by_name_and_its_harmless_values
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("n", 2),
-        ("n", True),
         ("guided_json", {"type": "object"}),
         ("min_tokens", 5),
         ("modalities", ["text", "audio"]),
