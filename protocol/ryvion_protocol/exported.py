@@ -14,7 +14,7 @@ import json
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from ryvion_protocol.checks import billed_units
 from ryvion_protocol.errors import PayloadInvalid, ProtocolError
@@ -97,7 +97,7 @@ def verify_exported(exported: Mapping[str, object], answer: bytes | None = None)
     """Check one receipt object, and with `answer` that it is what the receipt is for.
 
     `answer` is its exact text, or the JSON of the chat completion, of its message, of the text completion, of the response or
-    of the list of embeddings, as clients of the endpoint keep it.
+    of the list of embeddings, as clients of the endpoint keep it. Of several choices it is the one of the receipt's job.
     Raises ReceiptFileUnreadable when it is no RYV1 receipt.
     """
     try:
@@ -134,7 +134,9 @@ def _signature(receipt: Receipt) -> Finding:
 def _answer(receipt: Receipt, answer: bytes | None) -> Finding:
     if answer is None:
         return Finding("answer", "absent", f"Not compared; SHA-256 of the answer must be {receipt.result_hash.hex()}.")
-    read = None if hashlib.sha256(answer).digest() == receipt.result_hash else _payload_of_message(answer)
+    read = (
+        None if hashlib.sha256(answer).digest() == receipt.result_hash else _payload_of_message(answer, receipt.job_id)
+    )
     payload = answer if read is None else read
     found = hashlib.sha256(payload).digest()
     if found == receipt.result_hash:
@@ -142,10 +144,10 @@ def _answer(receipt: Receipt, answer: bytes | None) -> Finding:
     return Finding("answer", "failed", f"It is for another answer: this one has SHA-256 {found.hex()}.")
 
 
-def _payload_of_message(answer: bytes) -> bytes | None:
+def _payload_of_message(answer: bytes, job_id: str) -> bytes | None:
     """What the result hash of an answer is over (spec 02); None when these bytes are the JSON of none."""
     try:
-        match json.loads(answer):
+        match _of_one_choice(json.loads(answer), job_id):
             case {"choices": [{"message": dict(message)}]} | ({"role": "assistant"} as message):
                 calls = [_call_of(call) for call in message.get("tool_calls") or ()]
                 return result_payload(_text(message.get("content")), _text(message.get("reasoning_content")), calls)
@@ -158,6 +160,15 @@ def _payload_of_message(answer: bytes) -> bytes | None:
     except (ValueError, LookupError, AttributeError, RecursionError, TypeError, OverflowError, struct.error):
         return None
     return None
+
+
+def _of_one_choice(answer: Any, job_id: str) -> Any:
+    """An answer with several choices, cut to the one that this job gave."""
+    match answer:
+        case {"choices": [_, _, *_] as choices}:
+            own = [choice for choice in choices if choice["ryvion"]["job_id"] == job_id]
+            return {**answer, "choices": own}
+    return answer
 
 
 def _payload_of_items(items: list[object]) -> bytes:

@@ -66,7 +66,8 @@ class Limits:
         """Hold so many of the choices that `caller` may have under way; raises ApiError 429."""
         running, at_once = self._under_way.get(caller.id, 0), caller.limits.jobs_at_once
         if at_once is not None and running + choices > at_once:
-            problem = f"This key may have {at_once} answers under way at once; `ryvion-node keys set` can change that."
+            room = f"This key may have {at_once} answers under way at once; {running} are, and {choices} are asked for."
+            problem = f"{room} `ryvion-node keys set` can change that."
             raise ApiError("rate_limit_exceeded", problem, retry_after_ms=BUSY_RETRY_MS)
         self._under_way[caller.id] = running + choices
         try:

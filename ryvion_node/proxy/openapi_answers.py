@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from ryvion_node.preferences import SORTS
+
 Schema = dict[str, object]
 
 TEXT: Final[Schema] = {"type": "string"}
@@ -49,6 +51,8 @@ _USAGE_DETAILS: Final[dict[str, Schema]] = {
     "completion_tokens_details": _object("Of the answer's tokens.", reasoning_tokens=COUNT),
 }
 _HEAD: Final[dict[str, Schema]] = {"id": TEXT, "created": INTEGER, "model": TEXT, "system_fingerprint": TEXT}
+_RYVION: Final[Schema] = {"anyOf": [ref("Ryvion"), ref("Jobs")], "description": "Jobs: of several choices."}
+_OF_CHOICE: Final[dict[str, Schema]] = {"ryvion": ref("Ryvion") | {"description": "Of one of several choices."}}
 _CHUNK_EXTRAS: Final[dict[str, Schema]] = {"usage": _or_null(ref("Usage")), "ryvion": ref("Ryvion")}
 
 ANSWERS: Final[dict[str, Schema]] = {
@@ -63,7 +67,11 @@ ANSWERS: Final[dict[str, Schema]] = {
         ),
     ),
     "Usage": _object(
-        "Tokens as billed.", _USAGE_DETAILS, prompt_tokens=COUNT, completion_tokens=COUNT, total_tokens=COUNT
+        "Tokens. A prompt of several choices counts once; each is billed with it, as the receipts say.",
+        _USAGE_DETAILS,
+        prompt_tokens=COUNT,
+        completion_tokens=COUNT,
+        total_tokens=COUNT,
     ),
     "Ryvion": _object(
         "Who ran the job and why; with the end of an answer, the evidence. Prices are micro-credits per million tokens.",
@@ -91,6 +99,11 @@ ANSWERS: Final[dict[str, Schema]] = {
         price_out=COUNT,
         why=TEXT,
     ),
+    "Jobs": _object(
+        "What an answer with several choices cost. Each choice has the Ryvion of its own job, in this order.",
+        cost_microcredits=COUNT,
+        jobs=_list(TEXT),
+    ),
     "ChatCompletion": _object(
         "A whole answer.",
         **_HEAD,
@@ -98,6 +111,7 @@ ANSWERS: Final[dict[str, Schema]] = {
         choices=_list(
             _object(
                 "One answer.",
+                _OF_CHOICE,
                 index=COUNT,
                 message=_object(
                     "What the model said.",
@@ -110,10 +124,10 @@ ANSWERS: Final[dict[str, Schema]] = {
             )
         ),
         usage=ref("Usage"),
-        ryvion=ref("Ryvion"),
+        ryvion=_RYVION,
     ),
     "ChatCompletionChunk": _object(
-        "The data of an event. `ryvion` stands on the first and on the finish chunk; usage on one without choices.",
+        "The data of an event. `ryvion` stands on the first and the finish chunk of each choice; usage on one without any.",
         _CHUNK_EXTRAS,
         **_HEAD,
         object=_constant("chat.completion.chunk"),
@@ -129,11 +143,18 @@ ANSWERS: Final[dict[str, Schema]] = {
     ),
     "TextCompletion": _object(
         "A text that was continued; in a stream, a piece of it.",
-        _CHUNK_EXTRAS,
+        _CHUNK_EXTRAS | {"ryvion": _RYVION},
         **_HEAD,
         object=_constant("text_completion"),
         choices=_list(
-            _object("One answer.", index=COUNT, text=TEXT, logprobs=_or_null(ANYTHING), finish_reason=_or_null(_REASON))
+            _object(
+                "One answer.",
+                _OF_CHOICE,
+                index=COUNT,
+                text=TEXT,
+                logprobs=_or_null(ANYTHING),
+                finish_reason=_or_null(_REASON),
+            )
         ),
     ),
     "EmbeddingList": _object(
@@ -193,6 +214,7 @@ ANSWERS: Final[dict[str, Schema]] = {
         "An explained choice between offers.",
         model=TEXT,
         jurisdictions=_list(TEXT),
+        sort={"enum": list(SORTS)},
         candidates=_list(_object("One offer.", node_key=TEXT, outcome=TEXT, reason=TEXT)),
         winner=_or_null(TEXT),
         explanation=TEXT,

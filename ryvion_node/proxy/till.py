@@ -70,7 +70,8 @@ class Till:
     def further(self, caller: Caller, choices: int) -> Iterator[None]:
         """Hold room for so many choices besides those that are under way; raises ApiError 429."""
         if choices and self._in_flight + choices > self._settings.max_in_flight:
-            raise ApiError("rate_limit_exceeded", f"{self._in_flight} answers are under way; try again shortly.")
+            most = f"{self._in_flight} answers are under way, of at most {self._settings.max_in_flight}"
+            raise ApiError("rate_limit_exceeded", f"{most}; try again shortly.")
         with self._limits.under_way(caller, choices):
             self._in_flight += choices
             try:

@@ -258,6 +258,19 @@ def test_the_answers_of_the_other_endpoints_are_read_too() -> None:
         assert failed(verify_exported(make_export(receipt), json.dumps(completion).encode())) == ["answer"]
 
 
+@pytest.mark.parametrize("said", [{"message": {"role": "assistant", "content": ANSWER}}, {"text": ANSWER}])
+def test_of_several_choices_the_one_of_the_receipts_job_is_compared(said: dict[str, Any]) -> None:
+    receipt = make_receipt(payload=ANSWER.encode())
+    other = {"message": {"role": "assistant", "content": "Lyon."}, "text": "Lyon.", "ryvion": {"job_id": "0" * 64}}
+
+    def saved(job_id: str) -> bytes:
+        own = said | {"ryvion": {"job_id": job_id}}
+        return json.dumps({"object": "text_completion", "choices": [other, own, other]}).encode()
+
+    assert verify_exported(make_export(receipt), saved(receipt.job_id)).valid
+    assert failed(verify_exported(make_export(receipt), saved("1" * 64))) == ["answer"]
+
+
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3)))
 def test_any_json_as_an_answer_is_compared_and_nothing_worse(value: object) -> None:
     for parts in (
@@ -266,5 +279,6 @@ def test_any_json_as_an_answer_is_compared_and_nothing_worse(value: object) -> N
         {"tool_calls": [{"id": value, "function": {"name": "f", "arguments": ""}}]},
     ):
         items = {"object": "response", "output": [{"type": "message", "content": value}, value]}
-        for answer in (value, {"role": "assistant"} | parts, {"choices": [{"message": parts}]}, items):
+        choices = ({"choices": [{"message": parts}]}, {"choices": [value, {"ryvion": value}]})
+        for answer in (value, {"role": "assistant"} | parts, *choices, items):
             assert failed(verify_exported(make_export(), json.dumps(answer).encode())) == ["answer"]

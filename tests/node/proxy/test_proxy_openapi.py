@@ -102,6 +102,19 @@ async def test_answers_and_events_are_as_described(path: str, model: str) -> Non
             conforms(event, operation.answers[EVENTS] or "")
 
 
+@pytest.mark.parametrize(
+    ("path", "several"), [("/v1/chat/completions", {"n": 2}), ("/v1/completions", {"prompt": ["a", "b"]})]
+)
+async def test_answers_with_several_choices_are_as_described(path: str, several: dict[str, Any]) -> None:
+    operation = next(operation for operation in OPERATIONS if operation.path == path)
+    async with serving(SCRIPTS) as endpoint:
+        body = REQUESTS[path] | {"model": "echo"} | several
+        conforms(body, operation.body)
+        whole = await endpoint.ask("POST", path, body, authorization="Bearer sk-buyer")
+        conforms(whole.json(), operation.answers["application/json"] or "")
+        conforms(whole.json()["ryvion"], "Jobs")
+
+
 @pytest.mark.parametrize("encoding", ["float", "base64"])
 async def test_embeddings_are_as_described(encoding: str) -> None:
     async with serving(SCRIPTS) as endpoint:
