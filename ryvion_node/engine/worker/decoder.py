@@ -27,6 +27,7 @@ from ryvion_node.engine.worker.choosing import Choice, MaskFailed, NotFinite
 from ryvion_node.engine.worker.job import EndReason, Job
 from ryvion_node.engine.worker.llama import Context, Vocabulary
 from ryvion_node.engine.worker.plan import Gathering, PromptPace, StepTimes, share_rows, spans
+from ryvion_node.engine.worker.prompt_ends import PromptEnds
 from ryvion_node.engine.worker.sampler import Logits
 from ryvion_node.engine.worker.scoring import Scoring, rows_at_once
 from ryvion_node.engine.worker.sequences import Sequences
@@ -64,6 +65,7 @@ class Decoder:
         self._send = send
         self._on_end = on_end
         self._sequences = Sequences(slots)
+        self._prompt_ends = PromptEnds()
         self._gathering = Gathering()
         self._fillers: list[tuple[int, int]] = []
         self._queue: deque[Job] = deque()
@@ -96,6 +98,7 @@ class Decoder:
             self._admit(self._queue.popleft())
         self._flush()
         self._catch_up()
+        self._flush()
         self._step()
         self._flush()
 
@@ -133,10 +136,13 @@ class Decoder:
 
     def _admit(self, job: Job) -> None:
         job.sequence, kept = self._sequences.take(job.owner, job.prompt)
-        job.position = self._context.cut(job.sequence, kept)
         self._jobs[job.number] = job
+        logits = self._prompt_ends.find(job.sequence, job.prompt, kept)
+        job.position = self._context.cut(job.sequence, kept if logits is None else len(job.prompt))
+        if logits is not None and job.position:
+            job.waiting.append(logits)
         if job.scoring is None:
-            self._tell(JobRead(job.number, len(job.prompt), job.position))
+            self._tell(JobRead(job.number, len(job.prompt), min(job.position, kept)))
 
     def _release(self, job: Job, *, keep: bool = True) -> None:
         del self._jobs[job.number]
@@ -144,6 +150,7 @@ class Decoder:
         owner = job.owner if keep and self._context.can_cut else b""
         if not self._sequences.give_back(job.sequence, owner, (job.prompt + job.made)[: job.position]):
             self._context.forget(job.sequence)
+            self._prompt_ends.forget(job.sequence)
 
     def _step(self) -> None:
         """Decode one token of some jobs and read a chunk of waiting prompts."""
@@ -252,6 +259,8 @@ class Decoder:
         if job.number not in self._jobs:
             return
         logits = self._context.logits(row)
+        if job.owner and job.scoring is None and job.next_token is None:
+            self._prompt_ends.keep(job.sequence, job.prompt, logits)
         if not job.waiting and self._is_ready(job):
             self._use(job, logits)
         else:

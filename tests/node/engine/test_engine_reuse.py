@@ -12,10 +12,12 @@ from decoder_bench import SLOTS, Bench, open_bench, same_but_for_near_ties, turn
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ryvion_node.engine.interface import Sampling
 from ryvion_node.engine.wire import Cancel
 from ryvion_node.engine.worker.choosing import Choice, Chooser, NotFinite
 from ryvion_node.engine.worker.decoder import Decoder
 from ryvion_node.engine.worker.job import Job
+from ryvion_node.engine.worker.prompt_ends import PromptEnds
 from ryvion_node.engine.worker.sequences import Sequences
 
 ASKED = "Tell me a story about a fox, a hen and a farmer who sleeps."
@@ -39,10 +41,41 @@ def test_the_same_owner_reads_only_what_is_new(bench: Bench) -> None:
     cold = bench.finish(bench.decoder(), cold_job)[0]
     decoder = bench.decoder()
     assert rows_of(bench, decoder, first) == len(first.prompt)
-    assert rows_of(bench, decoder, again) == 1
-    assert (bench.cached(first), bench.cached(again)) == (0, len(again.prompt) - 1)
+    other = bench.job(ASKED + "!", owner=ALICE)
+    assert 0 < rows_of(bench, decoder, other) == len(other.prompt) - bench.cached(other) < 8
+    assert rows_of(bench, decoder, again) == len(again.prompt) - bench.cached(again)
+    assert bench.cached(first) == 0
     warm = bench.tokens(again)
     assert same_but_for_near_ties(bench, cold_job, cold, warm)
+
+
+def test_the_same_prompt_again_needs_no_step_and_gives_the_same_tokens(bench: Bench) -> None:
+    """To the last bit: several seeds at a temperature at which each of a hundred tokens may come."""
+    decoder = bench.decoder()
+    asked = ASKED * 4
+    for seed in range(4):
+        said = []
+        for _ in range(3):
+            job = bench.job(asked, owner=seed.to_bytes(1, "big"))
+            job.chooser = Chooser(bench.model.vocabulary, Sampling(2.0, 1.0, seed), job.prompt)
+            rows = rows_of(bench, decoder, job)
+            said.append(bench.tokens(job))
+            assert (rows, bench.cached(job)) in [(len(job.prompt), 0), (0, len(job.prompt) - 1)]
+        assert rows == 0
+        assert said[0] == said[1] == said[2]
+
+
+def test_what_follows_a_prompt_is_forgotten_with_it() -> None:
+    ends, logits = PromptEnds(), np.zeros(3, np.float32)
+    ends.keep(0, [1, 2, 3], logits)
+    assert ends.find(0, [1, 2, 3], 2) is not None
+    assert ends.find(1, [1, 2, 3], 2) is None
+    for prompt, kept in (([1, 2, 3], 1), ([1, 2, 4], 2), ([1, 2, 3, 4], 3)):
+        ends.keep(0, [1, 2, 3], logits)
+        assert ends.find(0, prompt, kept) is None
+        assert ends.find(0, [1, 2, 3], 2) is None, "another prompt's tokens lie there now"
+    ends.keep(0, [7], logits)
+    assert ends.find(0, [7], 0) is None, "nothing says whose it was"
 
 
 def test_another_owner_finds_nothing(bench: Bench) -> None:
