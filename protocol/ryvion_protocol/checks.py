@@ -85,6 +85,8 @@ class JobEvidence:
     """UTF-8 bytes of the texts whose vectors came."""
     embedded_texts: int = 0
     """How many these are."""
+    must_be_counted: bool = False
+    """The caller wants no job settled that was only held against a bound."""
 
 
 def check_finished_job(evidence: JobEvidence, clock_skew_ms: int = MAX_CLOCK_SKEW_MS) -> tuple[Check, ...]:
@@ -288,6 +290,9 @@ def _units_counted(evidence: JobEvidence, parts: _Parts) -> Check:
             continue
         if billed > bound:
             detail = f"{billed} {what} tokens are billed, more than {bound} are impossible here."
+            return Check("units_counted", "failed", detail)
+        if evidence.must_be_counted:
+            detail = f"{billed} {what} tokens are billed; a count of our own was demanded, and could not be made."
             return Check("units_counted", "failed", detail)
         outcome = "bounded"
         told.append(f"{billed} {what} tokens, at most {bound} possible")

@@ -208,6 +208,7 @@ class Attempt(Generic[P]):
             kind=seen.kind,
             embedded_bytes=seen.embedded_bytes,
             embedded_texts=seen.embedded_texts,
+            must_be_counted=self.terms.must_be_counted,
         )
         ended_at = trio.current_time()
         checks = check_finished_job(evidence)

@@ -10,9 +10,10 @@ import trio
 
 from ryvion_node.market.bidding import LiveBid, Round
 from ryvion_node.market.constants import DEFAULT_RETRY_MS, MAX_QUOTE_ROUNDS, MIN_RETRY_MS
+from ryvion_node.market.filters import Eligible, candidate, refuse, shortlist
 from ryvion_node.market.floor import TradingFloor
 from ryvion_node.market.interface import Candidate, MarketError, Order, Route
-from ryvion_node.market.selection import Eligible, ask_order, candidate, choose, explain_bids, refuse, shortlist
+from ryvion_node.market.selection import ask_order, choose, explain_bids
 from ryvion_protocol.schema import NodeKey
 
 
@@ -95,6 +96,7 @@ class Auction:
         return Route(
             model=self._order.model,
             jurisdictions=self._order.jurisdictions,
+            sort=self._order.preferences.ranking,
             candidates=(*self._lines, *waiting),
             winner=winner.bid.eligible.key if winner else None,
             explanation=explanation,

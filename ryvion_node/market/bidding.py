@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import trio
 
 from ryvion_node.market.constants import MAX_FIRST_TOKEN_S, QUOTE_GRACE_MAX_S, QUOTE_GRACE_MIN_S, QUOTE_TIMEOUT_S
+from ryvion_node.market.filters import Eligible, candidate
 from ryvion_node.market.interface import Candidate, Order
-from ryvion_node.market.selection import Bid, Eligible, bid_cost, candidate, expected_completion, most_completion
-from ryvion_node.market.wanted import needed_features
+from ryvion_node.market.selection import Bid, bid_cost
+from ryvion_node.market.wanted import expected_completion, most_completion, needed_features
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import Network, PeerUnreachable, StreamBroken
 from ryvion_protocol.agreement import check_quote

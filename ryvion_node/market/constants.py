@@ -18,6 +18,8 @@ QUOTE_GRACE_MIN_S: Final = 0.02
 QUOTE_GRACE_MAX_S: Final = 0.25
 """After the first good bid the round waits as long again as that bid took, within these bounds."""
 MAX_QUOTE_ROUNDS: Final = 4
+MAX_REASONS_TOLD: Final = 8
+"""In one error's text: more than a person reads, few enough for a terminal."""
 MAX_ATTEMPTS: Final = 3
 """Executors tried for one order before the client gets an error."""
 

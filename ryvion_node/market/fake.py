@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -73,6 +73,8 @@ class Script:
     """False: the events stop without a Done."""
     taken_over: bool = False
     """Another executor takes the job over before the first piece, or after the first vectors."""
+    by_seed: tuple[Script, ...] = ()
+    """What happens instead to orders with a seed: the script at its remainder."""
 
 
 def says(*pieces: str) -> Script:
@@ -105,8 +107,11 @@ class FakeMarket:
     """Set whenever a job's context is left; a test may put a new one."""
     outcomes: dict[JobId, Outcome] = field(default_factory=dict)
     placements: dict[str, Placement] = field(default_factory=dict)
-    running: set[str] = field(default_factory=set)
-    """Completion ids whose jobs are not settled."""
+    running: list[str] = field(default_factory=list)
+    """The completion id of each job that is not settled."""
+    slots: int | None = None
+    """Jobs that find room at once; None: any number."""
+    slots_taken: int = 0
     costs: dict[str, int] = field(default_factory=dict)
     """Micro-credits by completion id, of the jobs that left a receipt."""
 
@@ -117,21 +122,34 @@ class FakeMarket:
         script = self.scripts.get(order.model)
         if script is None:
             raise MarketError("model_not_found", f"Nobody offers {order.model}; on offer: {', '.join(self.scripts)}.")
+        if script.by_seed and order.seed is not None:
+            script = script.by_seed[order.seed % len(script.by_seed)]
         self.open_jobs += 1
         job = _FakeJob(self, order, script, len(self.orders))
         completion_id = order.account.completion_id
-        self.running.add(completion_id)
+        self.running.append(completion_id)
         try:
             await _play(script.before)
-            yield job
+            with self._slot():
+                yield job
         finally:
             self.open_jobs -= 1
             self.placements[job.placement.job_id] = job.placement
-            self.running.discard(completion_id)
+            self.running.remove(completion_id)
             if job.cost is not None:
                 self.costs[completion_id] = self.costs.get(completion_id, 0) + job.cost
             (self.finished if job.ended else self.left_early).append(job.placement.job_id)
             self.left.set()
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        if self.slots is not None and self.slots_taken >= self.slots:
+            raise MarketError("no_capacity", "all slots are taken", 2_000)
+        self.slots_taken += 1
+        try:
+            yield
+        finally:
+            self.slots_taken -= 1
 
     @asynccontextmanager
     async def embed(self, order: EmbeddingOrder) -> AsyncIterator[BoughtEmbedding]:
@@ -306,7 +324,15 @@ def _placement(order: Order, job_id: JobId, script: Script, executor: int) -> Pl
         expected_cost=12,
         score=1.0,
     )
-    route = Route(order.model, order.jurisdictions, (candidate,), node_key, "one bid, taken", decided_ms=3)
+    route = Route(
+        order.model,
+        order.jurisdictions,
+        order.preferences.ranking,
+        (candidate,),
+        node_key,
+        "one bid, taken",
+        decided_ms=3,
+    )
     return Placement(
         job_id=job_id,
         node_key=node_key,

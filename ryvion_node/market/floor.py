@@ -21,8 +21,8 @@ from ryvion_node.market.constants import (
     TOOL_OVERHEAD_TOKENS,
     TOOLS_OVERHEAD_TOKENS,
 )
+from ryvion_node.market.filters import PromptLengths
 from ryvion_node.market.interface import ChatOrder, EmbeddingOrder, Order, Placement
-from ryvion_node.market.selection import PromptLengths
 from ryvion_protocol.constants import MAX_TEXT_MARKS
 from ryvion_protocol.messages import Offer
 from ryvion_protocol.schema import NodeKey

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, Protocol
 
 from ryvion_node.ledger.spending import UNLIMITED, Allowance
-from ryvion_node.preferences import ANY_OFFER, Preferences
+from ryvion_node.preferences import ANY_OFFER, Preferences, Sort
 from ryvion_protocol.checks import Check
 from ryvion_protocol.messages import (
     CHAT,
@@ -38,6 +38,7 @@ MarketErrorCode = Literal[
     "unsupported",  # no executor of this model can do all that the order asks; `features` names what is lacking
     "prompt_refused",  # the model's template does not take these messages, or this text
     "grammar_invalid",  # the schema or tools asked for make no grammar
+    "preferences_not_met",  # nobody is as the caller's preferences ask; `preference` names the one, when it is one
     "price_limit",  # every offer is above the limit of the caller or of this node
     "budget_exhausted",  # the key that pays has spent what it may, for this day or for good
     "spending_velocity",  # it has spent what it may in 60 minutes: try later
@@ -59,12 +60,15 @@ class MarketError(Exception):
         retry_after_ms: int | None = None,
         *,
         features: tuple[str, ...] = (),
+        preference: str | None = None,
     ) -> None:
         super().__init__(message)
         self.code: MarketErrorCode = code
         self.retry_after_ms = retry_after_ms
         self.features = features
         """What the order needs and nobody has (spec 03, "Features"); with the code `unsupported`."""
+        self.preference = preference
+        """With the code `preferences_not_met`: its name in the `ryvion` object; None when there are several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,8 @@ class ChatOrder:
     """Are executors told it? Not when it is what a key has left, which is none of their business."""
     preferences: Preferences = ANY_OFFER
     """Its `max_price` is of the whole answer, and several jobs may work on one: what holds for this job is the order's."""
+    features: tuple[str, ...] = ()
+    """In rising order: needed besides those that follow from the rest (spec 03, "Features")."""
     account: Account = NO_ACCOUNT
 
 
@@ -134,6 +140,7 @@ class EmbeddingOrder:
     max_price: int | None = None
     tells_max_price: bool = True
     preferences: Preferences = ANY_OFFER
+    features: tuple[str, ...] = ()
     account: Account = NO_ACCOUNT
 
 
@@ -166,6 +173,8 @@ class Route:
 
     model: str
     jurisdictions: tuple[str, ...]
+    sort: Sort
+    """What the bids were ranked by."""
     candidates: tuple[Candidate, ...]
     winner: NodeKey | None
     explanation: str

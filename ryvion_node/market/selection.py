@@ -1,88 +1,29 @@
-"""Who is asked and who wins: pure decisions that explain themselves (no clock, no network, no randomness).
-
-Hard limits fail closed: an offer that does not say what is asked for falls out, and the reason is kept.
-"""
+"""Who of the eligible is asked first, and who wins: pure decisions that explain themselves (no clock, network, randomness)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Final
 
-from ryvion_node.market.constants import EXPECTED_COMPLETION_TOKENS
-from ryvion_node.market.interface import Candidate, EmbeddingOrder, MarketError, Order
-from ryvion_node.market.wanted import needed_features
-from ryvion_node.p2p.peer_id import peer_id_of
-from ryvion_protocol.messages import EMBEDDING, ModelOffer, Offer, Quote
+from ryvion_node.market.filters import Eligible, candidate
+from ryvion_node.market.interface import Candidate, Order
+from ryvion_node.market.wanted import expected_completion
+from ryvion_node.preferences import Sort
+from ryvion_protocol.messages import Quote
 from ryvion_protocol.money import cost_microcredits
 from ryvion_protocol.schema import NodeKey
 
-OTHER_FILE = "sells another file under this name"
-LACKS = "lacks: "
-"""Begins the reason of an offer without a feature that the order needs."""
-PRICE_WEIGHT = 0.5
-FIRST_TOKEN_WEIGHT = 0.25
-SPEED_WEIGHT = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class PromptLength:
-    """Tokens of a prompt on one model: our own count, or an upper bound where we lack the tokenizer."""
-
-    tokens: int
-    counted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PromptLengths:
-    """One prompt on all models: an upper bound, and our own counts by model digest."""
-
-    bound: int
-    counts: Mapping[bytes, int]
-
-    def on(self, model: ModelOffer) -> PromptLength:
-        """Our count stands only where the executor promises to count alike (spec 03, `counted`)."""
-        count = self.counts.get(model.digest) if "counted" in model.features else None
-        return PromptLength(self.bound if count is None else count, counted=count is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class Eligible:
-    """An offer that passed every hard limit, with the model entry that fits and the prompt's length on it."""
-
-    offer: Offer
-    model: ModelOffer
-    prompt: PromptLength
-
-    @property
-    def key(self) -> NodeKey:
-        return self.offer.node_key
-
-    @property
-    def embeds(self) -> bool:
-        return self.model.kind == EMBEDDING
-
-    @property
-    def prompt_limit(self) -> int:
-        """Prompt tokens to ask and pay for at most; each text of an embedding has the context for itself."""
-        if self.embeds:
-            return self.prompt.tokens
-        return min(self.prompt.tokens, self.model.context_tokens - 1)
-
-    @property
-    def completion_room(self) -> int:
-        """Completion tokens that the context can hold after the prompt."""
-        if self.embeds:
-            return 0
-        return self.model.context_tokens - least_tokens(self.prompt)
-
-
-@dataclass(frozen=True, slots=True)
-class Shortlist:
-    """Outcome of the filters."""
-
-    eligible: tuple[Eligible, ...]
-    filtered: tuple[Candidate, ...]
+PRICE_WEIGHT: Final = 0.5
+FIRST_TOKEN_WEIGHT: Final = 0.25
+SPEED_WEIGHT: Final = 0.25
+_MERITS: Final[dict[Sort, str]] = {
+    "balanced": "best balance of price, first token and speed",
+    "price": "as cheap as the next, and better in the rest",
+    "latency": "done as soon as the next, and better in the rest",
+}
+"""Of a winner that is best at nothing by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,115 +34,27 @@ class Bid:
     quote: Quote
 
 
-def most_completion(order: Order) -> int | None:
-    """Tokens that the order asks for at most."""
-    return 0 if isinstance(order, EmbeddingOrder) else order.max_completion_tokens
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """What a bid or an offer promises for the expected answer; an offer says nothing of its first token."""
+
+    cost: float
+    wait_s: float
+    decode_s: float
+
+    @property
+    def done_s(self) -> float:
+        return self.wait_s + self.decode_s
 
 
-def expected_completion(order: Order) -> int:
-    """Tokens that bids are compared at."""
-    most = most_completion(order)
-    return EXPECTED_COMPLETION_TOKENS if most is None else min(most, EXPECTED_COMPLETION_TOKENS)
-
-
-def candidate(offer: Offer, model: ModelOffer | None, outcome: str, reason: str) -> Candidate:
-    """One line of the explanation, from an offer."""
-    return Candidate(
-        node_key=offer.node_key,
-        peer_id=peer_id_of(offer.node_key),
-        hardware=offer.hardware,
-        jurisdiction=offer.jurisdiction,
-        location=offer.location,
-        price_in=model.price_in if model else 0,
-        price_out=model.price_out if model else 0,
-        outcome=outcome,  # type: ignore[arg-type]  # one of Candidate's literals; callers pass constants
-        reason=reason,
+def _typical(figures: Sequence[_Figures]) -> _Figures:
+    if not figures:
+        return _Figures(0, 0, 0)
+    return _Figures(
+        median(one.cost for one in figures),
+        median(one.wait_s for one in figures),
+        median(one.decode_s for one in figures),
     )
-
-
-def shortlist(
-    offers: Sequence[Offer],
-    order: Order,
-    own_key: NodeKey,
-    prompts: PromptLengths,
-    digest: bytes | None = None,
-) -> Shortlist:
-    """Apply the hard limits. `digest`: the only file that counts."""
-    needed = needed_features(order)
-    eligible: list[Eligible] = []
-    filtered: list[Candidate] = []
-    for offer in offers:
-        model = next((m for m in offer.models if m.name == order.model and m.kind == order.kind), None)
-        if offer.node_key == own_key or model is None:
-            continue
-        prompt = prompts.on(model)
-        reason = _falls_out(offer, model, order, prompt, digest) or _lacks(model, needed)
-        if reason is None:
-            eligible.append(Eligible(offer, model, prompt))
-        else:
-            filtered.append(candidate(offer, model, "filtered", reason))
-    return Shortlist(tuple(eligible), tuple(filtered))
-
-
-def _falls_out(offer: Offer, model: ModelOffer, order: Order, prompt: PromptLength, digest: bytes | None) -> str | None:
-    if digest is not None and model.digest != digest:
-        return f"{OTHER_FILE} ({model.digest.hex()[:12]}, not {digest.hex()[:12]})"
-    if order.jurisdictions and offer.jurisdiction not in order.jurisdictions:
-        return f"jurisdiction {offer.jurisdiction} is not {_either(order.jurisdictions)}"
-    least = least_tokens(prompt)
-    if model.kind != EMBEDDING and least + 1 > model.context_tokens:
-        return f"prompt of {least} tokens or more does not fit its context of {model.context_tokens}"
-    if order.max_price is not None:
-        completion = expected_completion(order)
-        cost = cost_microcredits(prompt.tokens, completion, model.price_in, model.price_out, model.kind)
-        if cost > order.max_price:
-            return f"expected cost of {cost} micro-credits is above the limit of {order.max_price}"
-    return None
-
-
-def _lacks(model: ModelOffer, needed: Sequence[str]) -> str | None:
-    missing = [feature for feature in needed if feature not in model.features]
-    return f"{LACKS}{', '.join(missing)}" if missing else None
-
-
-def least_tokens(prompt: PromptLength) -> int:
-    """A length that the prompt surely has: text seldom has more than 8 bytes a token. The executor refuses the rest."""
-    return prompt.tokens if prompt.counted else max(1, prompt.tokens // 8)
-
-
-def _either(codes: Sequence[str]) -> str:
-    return codes[0] if len(codes) == 1 else f"one of {', '.join(codes)}"
-
-
-def refuse(order: Order, offers: Sequence[Offer], short: Shortlist) -> MarketError:
-    """Why nobody at all is eligible, in the caller's words."""
-    serving = [offer for offer in offers if any(m.name == order.model and m.kind == order.kind for m in offer.models)]
-    if not serving:
-        names = sorted({m.name for offer in offers for m in offer.models if m.kind == order.kind})
-        on_offer = f"on offer now: {', '.join(names)}" if names else "no executor is in reach"
-        others = {m.kind for offer in offers for m in offer.models if m.name == order.model}
-        wrong = f"'{order.model}' is a model of kind {min(others)}, wanted is {order.kind}" if others else ""
-        missing_model = wrong or f"no executor serves the model '{order.model}'"
-        return MarketError("model_not_found", f"{missing_model}; {on_offer}")
-    if order.jurisdictions and not any(offer.jurisdiction in order.jurisdictions for offer in serving):
-        served = ", ".join(sorted({offer.jurisdiction for offer in serving}))
-        wanted = _either(order.jurisdictions)
-        return MarketError(
-            "jurisdiction_not_allowed",
-            f"no executor in {wanted} serves the model '{order.model}'; it is served in: {served}",
-        )
-    reasons = "; ".join(sorted({c.reason for c in short.filtered})) or "the only executor is this node itself"
-    if short.filtered and all(c.reason.startswith(OTHER_FILE) for c in short.filtered):
-        return MarketError("model_not_found", f"nobody serves the file that is known as '{order.model}': {reasons}")
-    if short.filtered and all(c.reason.startswith(LACKS) for c in short.filtered):
-        missing = tuple(sorted({name for c in short.filtered for name in c.reason.removeprefix(LACKS).split(", ")}))
-        message = f"no executor of the model '{order.model}' can do what this request needs: {', '.join(missing)}"
-        return MarketError("unsupported", message, features=missing)
-    if any("context" in c.reason for c in short.filtered):
-        return MarketError("context_length_exceeded", f"this conversation fits no executor: {reasons}")
-    if any("limit" in c.reason for c in short.filtered):
-        return MarketError("price_limit", f"no executor is within the price limit: {reasons}")
-    return MarketError("no_capacity", f"no executor can take this job: {reasons}", retry_after_ms=10_000)
 
 
 def ask_order(
@@ -212,18 +65,20 @@ def ask_order(
     `explore` in [0, 1) picks who gets the last of `count` places among those the ranking leaves out, so that
     newcomers are asked now and then.
     """
-    completion = expected_completion(order)
+    completion, sort = expected_completion(order), order.preferences.ranking
+    promised = {
+        e.key: _Figures(
+            cost_microcredits(e.prompt_limit, completion, e.model.price_in, e.model.price_out, e.model.kind),
+            0,
+            _decode_s(completion, e.model.millitokens_per_s),
+        )
+        for e in eligible
+    }
+    typical = _typical([*promised.values()])
 
-    def cost(e: Eligible) -> int:
-        return cost_microcredits(e.prompt_limit, completion, e.model.price_in, e.model.price_out, e.model.kind)
-
-    typical_cost = median([cost(e) for e in eligible]) if eligible else 0
-    typical_s = median([_decode_s(completion, e.model.millitokens_per_s) for e in eligible]) if eligible else 0
-
-    def rank(e: Eligible) -> tuple[bool, bool, float, bytes]:
-        seconds = _decode_s(completion, e.model.millitokens_per_s)
-        loss = PRICE_WEIGHT * _loss(cost(e), typical_cost) + SPEED_WEIGHT * _loss(seconds, typical_s)
-        return (e.key in cooling, e.model.slots_free == 0, loss, e.key)
+    def rank(e: Eligible) -> tuple[bool, bool, float, float, bytes]:
+        first, then = _rank(promised[e.key], typical, sort)
+        return (e.key in cooling, e.model.slots_free == 0, first, then, e.key)
 
     ranked = sorted(eligible, key=rank)
     if len(ranked) > count > 1:
@@ -235,25 +90,51 @@ def ask_order(
 def choose(bids: Sequence[Bid], order: Order) -> tuple[list[tuple[Bid, float]], str]:
     """Rank the bids in hand: [(bid, score)] with the best first, and why it won. Scores are in (0, 1], higher is better.
 
-    Each part is a bounded loss x / (x + median), so that a price near zero cannot win on its own.
+    By price the lowest cost wins outright, by latency the earliest end of the expected answer; only between equals does
+    the balance decide, which is what decides else.
     """
-    completion = expected_completion(order)
-    costs = [bid_cost(bid, completion) for bid in bids]
-    waits = [bid.quote.first_token_ms for bid in bids]
-    times = [_decode_s(completion, bid.quote.millitokens_per_s) for bid in bids]
-    typical = (median(costs), median(waits), median(times))
-    scored = [
-        (
-            bid,
-            1.0
-            - PRICE_WEIGHT * _loss(cost, typical[0])
-            - FIRST_TOKEN_WEIGHT * _loss(wait, typical[1])
-            - SPEED_WEIGHT * _loss(time, typical[2]),
+    completion, sort = expected_completion(order), order.preferences.ranking
+    figures = [
+        _Figures(
+            bid_cost(bid, completion),
+            bid.quote.first_token_ms / 1000,
+            _decode_s(completion, bid.quote.millitokens_per_s),
         )
-        for bid, cost, wait, time in zip(bids, costs, waits, times, strict=True)
+        for bid in bids
     ]
-    scored.sort(key=lambda item: (-item[1], item[0].quote.node_key))
-    return scored, _why(scored, completion)
+    typical = _typical(figures)
+    ranked = sorted(
+        zip(bids, figures, strict=True), key=lambda item: (*_rank(item[1], typical, sort), item[0].quote.node_key)
+    )
+    scored = [(bid, 1.0 - _loss_by(one, typical, sort)) for bid, one in ranked]
+    return scored, _why(ranked, scored, sort)
+
+
+def _rank(one: _Figures, typical: _Figures, sort: Sort) -> tuple[float, float]:
+    """What is compared first, and what decides between equals; less is better."""
+    balance = _loss_by(one, typical, "balanced")
+    match sort:
+        case "balanced":
+            return (0, balance)
+        case "price":
+            return (one.cost, balance)
+        case "latency":
+            return (one.done_s, balance)
+
+
+def _loss_by(one: _Figures, typical: _Figures, sort: Sort) -> float:
+    """In [0, 1). Each part is a bounded loss x / (x + median), so that a price near zero cannot win on its own."""
+    match sort:
+        case "balanced":
+            return (
+                PRICE_WEIGHT * _loss(one.cost, typical.cost)
+                + FIRST_TOKEN_WEIGHT * _loss(one.wait_s, typical.wait_s)
+                + SPEED_WEIGHT * _loss(one.decode_s, typical.decode_s)
+            )
+        case "price":
+            return _loss(one.cost, typical.cost)
+        case "latency":
+            return _loss(one.done_s, typical.done_s)
 
 
 def bid_cost(bid: Bid, completion: int) -> int:
@@ -262,25 +143,25 @@ def bid_cost(bid: Bid, completion: int) -> int:
     return cost_microcredits(eligible.prompt_limit, completion, quote.price_in, quote.price_out, eligible.model.kind)
 
 
-def _why(scored: Sequence[tuple[Bid, float]], completion: int) -> str:
-    best, score = scored[0]
-    cost = bid_cost(best, completion)
-    if len(scored) == 1:
-        return f"the only bid: {cost} micro-credits expected, first token in {best.quote.first_token_ms} ms"
-    others = [bid for bid, _ in scored[1:]]
+def _why(ranked: Sequence[tuple[Bid, _Figures]], scored: Sequence[tuple[Bid, float]], sort: Sort) -> str:
+    (best, figures), *others = ranked
+    if not others:
+        return f"the only bid: {figures.cost} micro-credits expected, first token in {best.quote.first_token_ms} ms"
     merits = []
-    if all(cost < bid_cost(other, completion) for other in others):
-        merits.append(
-            f"cheapest ({cost} against {min(bid_cost(o, completion) for o in others)} micro-credits expected)"
-        )
-    if all(best.quote.first_token_ms < other.quote.first_token_ms for other in others):
-        next_ms = min(o.quote.first_token_ms for o in others)
+    next_done_s = min(other.done_s for _, other in others)
+    if sort == "latency" and figures.done_s < next_done_s:
+        merits.append(f"done first ({figures.done_s:.2f} against {next_done_s:.2f} s expected)")
+    next_cost = min(other.cost for _, other in others)
+    if figures.cost < next_cost:
+        merits.append(f"cheapest ({figures.cost} against {next_cost} micro-credits expected)")
+    next_ms = min(bid.quote.first_token_ms for bid, _ in others)
+    if best.quote.first_token_ms < next_ms:
         merits.append(f"first to answer ({best.quote.first_token_ms} against {next_ms} ms)")
-    if all(best.quote.millitokens_per_s > other.quote.millitokens_per_s for other in others):
-        next_speed = max(o.quote.millitokens_per_s for o in others)
+    next_speed = max(bid.quote.millitokens_per_s for bid, _ in others)
+    if best.quote.millitokens_per_s > next_speed:
         merits.append(f"fastest ({best.quote.millitokens_per_s / 1000:.0f} against {next_speed / 1000:.0f} tokens/s)")
-    merit = ", ".join(merits) if merits else "best balance of price, first token and speed"
-    return f"{merit}; score {score:.2f} against {scored[1][1]:.2f} of {len(scored)} bids"
+    merit = ", ".join(merits) or _MERITS[sort]
+    return f"{merit}; {sort} score {scored[0][1]:.2f} against {scored[1][1]:.2f} of {len(scored)} bids"
 
 
 def explain_bids(scored: Sequence[tuple[Bid, float]], order: Order, why: str) -> list[Candidate]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from ryvion_node.market.constants import DEFAULT_MAX_COMPLETION_TOKENS
 from ryvion_node.market.interface import Account, Order
-from ryvion_node.market.selection import Bid, most_completion
-from ryvion_node.market.wanted import request_of, sampling_of
+from ryvion_node.market.selection import Bid
+from ryvion_node.market.wanted import most_completion, request_of, sampling_of
 from ryvion_protocol.constants import JOB_OFFER_LIFETIME_MS, PRICE_UNIT_TOKENS, PROTOCOL_VERSION
 from ryvion_protocol.job import job_id_of
 from ryvion_protocol.messages import JobOffer
@@ -39,6 +39,8 @@ class Terms:
     job_request: Packet
     quote: Packet
     lifetime_s: float
+    must_be_counted: bool
+    """Nothing is settled that we cannot count ourselves."""
 
 
 def draw_up(
@@ -74,7 +76,16 @@ def draw_up(
         expires_ms=now_ms + JOB_OFFER_LIFETIME_MS,
     )
     packet = pack(offer, identity)
-    return Terms(job_id_of(packet), order.account, limit, packet, request, quote, JOB_OFFER_LIFETIME_MS / 1000)
+    return Terms(
+        job_id=job_id_of(packet),
+        account=order.account,
+        max_price=limit,
+        job_offer=packet,
+        job_request=request,
+        quote=quote,
+        lifetime_s=JOB_OFFER_LIFETIME_MS / 1000,
+        must_be_counted=order.preferences.min_assurance == "count-checked",
+    )
 
 
 def _affordable(max_price: int | None, prompt: int, bid: Bid) -> int:

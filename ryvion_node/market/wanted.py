@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ryvion_node.market.constants import EXPECTED_COMPLETION_TOKENS
 from ryvion_node.market.interface import ChatOrder, EmbeddingOrder, Order
 from ryvion_protocol import features
 from ryvion_protocol.agreement import NO_SAMPLING
@@ -13,8 +14,20 @@ from ryvion_protocol.zigzag import zigzag
 def needed_features(order: Order) -> tuple[str, ...]:
     """What an executor must be able to do for this order, in rising order (spec 03, "Features")."""
     if isinstance(order, EmbeddingOrder):
-        return ()
-    return features.needed_features(sampling_of(order, 0), job_request(order, bytes(16)))
+        return order.features
+    follow = features.needed_features(sampling_of(order, 0), job_request(order, bytes(16)))
+    return tuple(sorted({*follow, *order.features}))
+
+
+def most_completion(order: Order) -> int | None:
+    """Tokens that the order asks for at most."""
+    return 0 if isinstance(order, EmbeddingOrder) else order.max_completion_tokens
+
+
+def expected_completion(order: Order) -> int:
+    """Tokens that bids are compared at."""
+    most = most_completion(order)
+    return EXPECTED_COMPLETION_TOKENS if most is None else min(most, EXPECTED_COMPLETION_TOKENS)
 
 
 def request_of(order: Order, salt: bytes) -> JobRequest | EmbedRequest:

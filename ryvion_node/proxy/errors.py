@@ -22,6 +22,7 @@ STATUS_AND_TYPE: Final[dict[str, tuple[int, str]]] = {
     "price_limit": (402, "insufficient_quota"),
     "insufficient_quota": (402, "insufficient_quota"),
     "jurisdiction_not_allowed": (403, "permission_error"),
+    "preferences_not_met": (403, "permission_error"),
     "insufficient_scope": (403, "permission_error"),
     "host_not_allowed": (403, "permission_error"),
     "origin_not_allowed": (403, "permission_error"),
@@ -109,6 +110,8 @@ def from_market(error: MarketError, order: Order, *, charged: bool = False, head
 
 def _param(error: MarketError, order: Order) -> str | None:
     """The parameter to change."""
+    if error.code == "preferences_not_met":
+        return "ryvion" if error.preference is None else f"ryvion.{error.preference}"
     if isinstance(order, EmbeddingOrder):
         param = _PARAM_OF_MARKET_CODE.get(error.code)
         return "input" if param == "messages" else param

@@ -43,6 +43,7 @@ _SOLD: Final = (
     "price_limit",
     "insufficient_quota",
     "jurisdiction_not_allowed",
+    "preferences_not_met",
     "model_not_found",
     "idempotency_key_in_use",
     "idempotency_answer_lost",

@@ -87,6 +87,15 @@ def test_failed_checks_carry_both_figures() -> None:
     assert (found.outcome, found.detail) == ("failed", "11 completion tokens are billed, we count 9.")
 
 
+def test_a_bound_is_not_enough_where_a_count_was_demanded() -> None:
+    """R-04-24: the outcome of an uncounted job stays `bounded`; who wants more than that does not settle it."""
+    uncounted = replace(EVIDENCE, own_completion_units=None)
+    assert verdicts(uncounted)["units_counted"].outcome == "bounded"
+    found = verdicts(replace(uncounted, must_be_counted=True))["units_counted"]
+    assert (found.outcome, found.detail.startswith("11 completion tokens are billed")) == ("failed", True)
+    assert verdicts(replace(EVIDENCE, must_be_counted=True))["units_counted"].outcome == "passed"
+
+
 def test_a_price_above_the_limit_fails_whatever_the_tokens() -> None:
     """R-04-18 and R-04-19."""
     quote = replace(message_of(Quote, JOB.quote), price_out=4_000_000)

@@ -11,7 +11,8 @@ from ryvion_node.engine.fake import Script, fake_model
 from ryvion_node.executor.workshop import Chains
 from ryvion_node.ledger.fake import FakeLedger
 from ryvion_node.ledger.records import NO_ENVELOPE
-from ryvion_node.market.selection import Bid, Eligible, PromptLength
+from ryvion_node.market.filters import Eligible, PromptLength
+from ryvion_node.market.selection import Bid
 from ryvion_node.market.terms import Randomness, draw_up
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_protocol.constants import MARKET_PROTOCOL

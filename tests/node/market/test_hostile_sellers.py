@@ -12,8 +12,8 @@ from ryvion_node.engine.fake import Script, fake_model
 from ryvion_node.engine.interface import EngineError
 from ryvion_node.market.bidding import unacceptable
 from ryvion_node.market.book import OfferBook
+from ryvion_node.market.filters import Eligible, PromptLength
 from ryvion_node.market.interface import MarketError, Taken
-from ryvion_node.market.selection import Eligible, PromptLength
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import Stream, StreamBroken
 from ryvion_protocol.constants import MARKET_PROTOCOL

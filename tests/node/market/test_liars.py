@@ -245,7 +245,8 @@ async def test_job_offer_must_be_the_peers_own_and_for_this_quote() -> None:
         quote = await channel.receive()
         assert isinstance(quote.message, Quote)
         stranger = identity(77)
-        from ryvion_node.market.selection import Bid, Eligible, PromptLength
+        from ryvion_node.market.filters import Eligible, PromptLength
+        from ryvion_node.market.selection import Bid
         from ryvion_node.market.terms import Randomness, draw_up
         from tests.node.market.marketplace import NETWORK, order
 

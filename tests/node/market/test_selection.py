@@ -5,16 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ryvion_node.market.selection import (
-    Bid,
-    Eligible,
-    PromptLength,
-    PromptLengths,
-    ask_order,
-    choose,
-    explain_bids,
-    shortlist,
-)
+from ryvion_node.market.filters import Eligible, PromptLength, PromptLengths, shortlist
+from ryvion_node.market.selection import Bid, ask_order, choose, explain_bids
 from ryvion_protocol.messages import Hardware, ModelOffer, Offer, Quote
 from ryvion_protocol.schema import NodeKey
 from tests.node.market.marketplace import order
@@ -95,7 +87,7 @@ def test_own_offer_is_never_a_candidate() -> None:
     mine = eligible(1)
     short = shortlist([mine.offer], order(), mine.key, PromptLengths(10, {}))
     assert short.eligible == ()
-    assert short.filtered == ()
+    assert short.fallen_out == ()
 
 
 def test_uncounted_prompt_is_not_taken_for_its_upper_bound() -> None:
