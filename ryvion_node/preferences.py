@@ -44,6 +44,11 @@ class Preferences:
     """Only these, in upper case, as offers name them: `Q4_K_M`."""
     min_assurance: Assurance = "signed"
 
+    @property
+    def ranking(self) -> Sort:
+        """What bids are ranked by."""
+        return self.sort or "balanced"
+
     def within(self, outer: Preferences) -> Preferences:
         """These under the limits of `outer`: whatever passes both, sorted as these say, else as `outer` says."""
         prices = [price for price in (self.max_price, outer.max_price) if price is not None]
