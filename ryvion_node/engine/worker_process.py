@@ -9,7 +9,6 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -41,13 +40,10 @@ from ryvion_node.engine.wire import (
     WireError,
     pack,
 )
-from ryvion_node.walls.spawning import bury, kill, spawn
+from ryvion_node.walls.spawning import bury, child_environment, kill, spawn
 
-_PASSED_ON: Final = frozenset(
-    {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT"}
-)
 _PASSED_ON_PREFIXES: Final = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "GGML_", "VK_", "ONEAPI_", "OMP_", "GOMP_")
-"""What GPU drivers and llama.cpp read. Everything else, such as tokens of the owner, stays here."""
+"""What GPU drivers and llama.cpp read."""
 _SPINS: Final = "800"
 """Turns that an OpenMP thread spins at a barrier before it sleeps. By default it spins for milliseconds, and when
 another process wants the processor every step waits for the scheduler: measured 3 to 6 times slower steps. With 300
@@ -333,17 +329,9 @@ def worker_command(*arguments: str) -> list[str]:
 
 def worker_environment() -> dict[str, str]:
     """The few variables that the child gets."""
-    passed = {
-        name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
-    }
-    root = str(Path(__file__).resolve().parents[2])
     ours = {
         "GGML_NO_BACKTRACE": "1",
-        "PYTHONPATH": root,
-        "PYTHONUTF8": "1",
-        # Nothing is imported from the folder that the worker happens to stand in.
-        "PYTHONSAFEPATH": "1",
         # numpy's own threads: never used here, yet each reserves memory.
         "OPENBLAS_NUM_THREADS": "1",
     }
-    return {"GOMP_SPINCOUNT": _SPINS} | passed | ours
+    return {"GOMP_SPINCOUNT": _SPINS} | child_environment(_PASSED_ON_PREFIXES) | ours

@@ -67,8 +67,10 @@ def limit_memory(address_space_bytes: int) -> None:
 
 
 def limit_processor(seconds: int) -> None:
-    """Beyond it the kernel ends the process."""
-    _lower(resource.RLIMIT_CPU, seconds)
+    """Beyond it the kernel ends the process with SIGXCPU."""
+    # At the hard limit it would be SIGKILL, which says nothing about the cause.
+    _lower(resource.RLIMIT_CPU, seconds + 1)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def _machine_rules(*, has_gpu: bool) -> Iterator[tuple[Path, int]]:

@@ -4,8 +4,25 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
+from typing import Final
 
 import trio
+
+_PASSED_ON: Final = frozenset(
+    {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT"}
+)
+
+
+def child_environment(prefixes: tuple[str, ...] = ()) -> dict[str, str]:
+    """What a child needs to run our code, and variables with these prefixes; tokens of the owner stay here."""
+    passed = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(prefixes)}
+    return passed | {
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "PYTHONUTF8": "1",
+        # Nothing is imported from the folder that the child happens to stand in.
+        "PYTHONSAFEPATH": "1",
+    }
 
 
 def spawn(
