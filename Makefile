@@ -19,13 +19,16 @@ test: check ## Format, lint, types, import contracts, then every test; ARGS="-k 
 check: setup ## Only format, lint, types and import contracts
 	@scripts/check
 
+NPM_LOCK = npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
 UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
-lock: ## Resolve pyproject.toml into locks/ (needs uv and network); ARGS=--upgrade moves to newer versions
+lock: ## Resolve what is wanted into locks/ (needs uv, npm and network); ARGS=--upgrade moves to newer versions
 	$(UV_COMPILE) $(ARGS) --group bootstrap -o locks/pip.txt
 	$(UV_COMPILE) $(ARGS) --group build -o locks/build.txt
 	$(UV_COMPILE) $(ARGS) --all-extras --group dev -o locks/dev.txt pyproject.toml
 	$(UV_COMPILE) $(ARGS) --group clients -o locks/clients/python.txt
+	cd locks/clients/node && $(if $(findstring --upgrade,$(ARGS)),,cp lock.json package-lock.json &&) \
+	    $(NPM_LOCK) && mv package-lock.json lock.json
 
 clean: ## Remove the environment, caches and build outputs (pip keeps its compiled packages)
 	rm -rf .venv .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build

@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("ryvion_node", "protocol", "tests", "scripts", "benchmarks", "docs", "specs", ".ci")
-TEXT_SUFFIXES = {".py", ".md", ".toml", ".sh", ".txt", ".json", ".yml", ".yaml", ".cfg", ".jinja", ""}
+TEXT_SUFFIXES = {".py", ".mjs", ".md", ".toml", ".sh", ".txt", ".json", ".yml", ".yaml", ".cfg", ".jinja", ""}
 
 
 def our_files() -> list[Path]:

@@ -12,7 +12,7 @@ from tests.meta.repository import ROOT, shown, text_files
 
 MAX_LINES = 500
 GENERATED = {"locks"}
-SOURCE = [path for path in text_files() if path.suffix == ".py" or path.parent.name in ("scripts", ".ci")]
+SOURCE = [path for path in text_files() if path.suffix in (".py", ".mjs") or path.parent.name in ("scripts", ".ci")]
 
 # Written in pieces, so that this file does not hold what it forbids.
 FORBIDDEN = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from typing import Any
@@ -49,6 +50,16 @@ def test_every_pin_has_hashes(lock: str) -> None:
     blocks = re.split(r"^(?=[A-Za-z0-9])", (ROOT / "locks" / lock).read_text("utf-8"), flags=re.MULTILINE)
     bare = [block.split()[0] for block in blocks if PIN.match(block) and "--hash=sha256:" not in block]
     assert not bare
+
+
+def test_npm_packages_are_locked_with_hashes_and_bound_to_no_registry() -> None:
+    folder = ROOT / "locks" / "clients" / "node"
+    wanted = json.loads((folder / "package.json").read_text("utf-8"))
+    locked = json.loads((folder / "lock.json").read_text("utf-8"))["packages"]
+    assert locked.pop("")["dependencies"] == wanted["dependencies"], "run make lock"
+    for name, package in locked.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "resolved" not in package, name
 
 
 def test_both_packages_and_their_data_are_in_the_wheel() -> None:
