@@ -86,23 +86,70 @@ def test_log_probabilities_come_back_with_each_token(client: openai.OpenAI) -> N
     assert accepted(answer)
 
 
-def test_same_seed_gives_the_same_answer_streamed_and_whole(client: openai.OpenAI) -> None:
-    rules = {
-        "messages": [{"role": "user", "content": "Xyzzy plugh zork?"}],
-        "seed": 11,
-        "temperature": 2,
-        "top_p": 0.99,
-        "presence_penalty": 0.5,
-        "frequency_penalty": 0.25,
-        "max_tokens": 24,
-        "extra_body": {"top_k": 500, "min_p": 0.001, "repetition_penalty": 1.1, "jurisdiction": "DE"},
-    }
-    ask(client, **rules)  # from here on its prompt is cached: one that is read anew may differ in the last bit
-    whole = ask(client, **rules)
-    chunks = list(ask(client, stream=True, **rules))
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole.choices[0].message.content
-    other = ask(client, **(rules | {"seed": 12}))
-    assert other.choices[0].message.content != whole.choices[0].message.content
+ODD = {
+    "messages": [{"role": "user", "content": "Xyzzy plugh zork?"}],
+    "temperature": 2,
+    "top_p": 0.99,
+    "presence_penalty": 0.5,
+    "frequency_penalty": 0.25,
+    "max_tokens": 24,
+}
+"""A question that the model never saw, and a temperature at which any of its tokens may come."""
+BEYOND = {"top_k": 500, "min_p": 0.001, "repetition_penalty": 1.1}
+RIVERS: dict[str, Any] = {
+    "type": "object",
+    "properties": {"river": {"enum": ["Seine", "Tiber"]}, "length": {"type": "integer", "maximum": 99999}},
+    "required": ["river", "length"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ODD,
+        ODD | {"logprobs": True, "top_logprobs": 3},
+        ODD
+        | {
+            "tools": [{"type": "function", "function": {"name": "river", "parameters": RIVERS}}],
+            "tool_choice": "required",
+            "parallel_tool_calls": False,
+            "max_tokens": 80,
+        },
+        ODD
+        | {
+            "response_format": {"type": "json_schema", "json_schema": {"name": "river", "schema": RIVERS}},
+            "max_tokens": 80,
+        },
+        ODD | {"messages": [{"role": "user", "content": "Xyzzy plugh zork? " * 30}]},
+    ],
+    ids=["text", "logprobs", "call", "schema", "long prompt"],
+)
+def test_same_seed_gives_the_same_answer_and_bill_streamed_and_whole(
+    client: openai.OpenAI, rules: dict[str, Any]
+) -> None:
+    rules = rules | {"extra_body": BEYOND | {"jurisdiction": "DE"}}
+    whole = ask(client, seed=11, **rules)
+    chunks = list(ask(client, seed=11, stream=True, stream_options={"include_usage": True}, **rules))
+    told, said = whole.choices[0].message, [chunk.choices[0] for chunk in chunks if chunk.choices]
+    assert "".join(one.delta.content or "" for one in said) == (told.content or "")
+    calls = [call for one in said for call in one.delta.tool_calls or []]
+    assert {call.index for call in calls} == set(range(len(told.tool_calls or [])))
+    assert [(call.id, call.function.name) for call in calls if call.id] == [
+        (call.id, call.function.name) for call in told.tool_calls or []
+    ]
+    assert "".join(call.function.arguments for call in calls) == "".join(
+        call.function.arguments for call in told.tool_calls or []
+    )
+    logprobs = [token for one in said if one.logprobs for token in one.logprobs.content]
+    assert logprobs == (whole.choices[0].logprobs.content if whole.choices[0].logprobs else [])
+    assert said[-1].finish_reason == whole.choices[0].finish_reason
+    read = {"prompt_tokens_details"}  # the second prompt is in the cache
+    assert chunks[-1].usage.model_dump(exclude=read) == whole.usage.model_dump(exclude=read)
+    for answer in (whole, chunks[-2]):
+        assert accepted(answer)
+    other = ask(client, seed=12, **rules).choices[0].message
+    assert (other.content, other.tool_calls) != (told.content, told.tool_calls)
 
 
 def test_biased_tokens_are_chosen_and_barred_ones_are_not(client: openai.OpenAI) -> None:
@@ -121,29 +168,6 @@ def test_forced_call_has_a_known_name_and_arguments_that_follow_the_schema(clien
     assert (call.type, call.function.name) == ("function", "weather")
     jsonschema.validate(json.loads(call.function.arguments), SCHEMA)
     assert accepted(answer)
-
-
-def test_streamed_call_is_the_same_as_the_whole_one(client: openai.OpenAI) -> None:
-    rivers = {
-        "type": "object",
-        "properties": {"river": {"enum": ["Seine", "Tiber"]}},
-        "required": ["river"],
-        "additionalProperties": False,
-    }
-    rules = {
-        "tools": [{"type": "function", "function": {"name": "river", "parameters": rivers}}],
-        "tool_choice": "required",
-        "parallel_tool_calls": False,
-        "extra_body": {"jurisdiction": "DE"},
-    }
-    whole = ask(client, **rules).choices[0].message.tool_calls[0]
-    deltas = [
-        call
-        for chunk in ask(client, stream=True, **rules)
-        for call in (chunk.choices[0].delta.tool_calls or [] if chunk.choices else [])
-    ]
-    assert (deltas[0].index, deltas[0].id, deltas[0].function.name) == (0, whole.id, whole.function.name)
-    assert "".join(call.function.arguments for call in deltas) == whole.function.arguments
 
 
 def test_receipt_of_a_call_verifies_offline_against_the_completion(client: openai.OpenAI, tmp_path: Path) -> None:
