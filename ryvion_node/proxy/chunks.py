@@ -13,6 +13,7 @@ from ryvion_node.proxy.parts import call_deltas, logprobs_json
 
 DONE: Final = b"data: [DONE]\n\n"
 KEEP_ALIVE: Final = b": keep-alive\n\n"
+_ROLE: Final = {"role": "assistant", "content": ""}
 
 
 class ChatFrames:
@@ -38,11 +39,20 @@ class ChatFrames:
             self._head + b',"choices":[{"index":%d,"delta":{"content":' % index for index in range(choices)
         ]
         self._content_tail = b'},"logprobs":null,"finish_reason":null}]' + self._usage + b"}\n\n"
+        self._roles = 0
+        """Choices whose role was told."""
         self._ended: dict[int, Outcome] = {}
 
     def begin(self, index: int, placement: Placement) -> bytes:
-        """The role chunk: who answers."""
-        return self._choice(index, {"role": "assistant", "content": ""}, None, taken_json(placement))
+        """The role chunk: who answers.
+
+        Roles are told in the order of the choices, since the official Python client cannot take in a choice before
+        those in front of it. Who answers one whose role had to be told before is told when it begins.
+        """
+        roles = b"".join(self._delta(other, _ROLE, None) for other in range(self._roles, index))
+        delta = _ROLE if index >= self._roles else {"content": ""}
+        self._roles = max(self._roles, index + 1)
+        return roles + self._choice(index, delta, None, taken_json(placement))
 
     def piece(self, index: int, piece: Piece) -> bytes:
         """A piece of the answer: a chunk each for thoughts, text and parts of tool calls.
@@ -77,7 +87,7 @@ class ChatFrames:
         """No finish chunk, no [DONE]: no client takes it for an end."""
         return error_event(error)
 
-    def _delta(self, index: int, delta: dict[str, object], logprobs: object) -> bytes:
+    def _delta(self, index: int, delta: Mapping[str, object], logprobs: object) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
         return b'%b,"choices":[%b]%b}\n\n' % (self._head, json.dumps(choice).encode(), self._usage)
 

@@ -169,7 +169,7 @@ async def test_while_a_left_job_is_settled_its_key_is_in_use() -> None:
     async with serving(SCRIPTS, vault=memory) as endpoint:
         await ask(endpoint)
         (order,) = endpoint.market.orders
-        endpoint.market.running.add(order.account.completion_id)
+        endpoint.market.running.append(order.account.completion_id)
         # As if the answer had never been stored.
         memory._kept = {name: data for name, data in memory._kept.items() if name[1] == "claim"}
         again = await ask(endpoint)

@@ -91,6 +91,7 @@ CALL = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
         ({"temperature": "warm"}, "invalid_type", "temperature"),
         ({"model": "nobody has it"}, "model_not_found", "model"),
         ({"n": 2}, "unsupported_parameter", "n"),
+        ({"best_of": 2}, "unsupported_parameter", "best_of"),
     ],
 )
 async def test_what_cannot_be_done_is_refused_by_the_name_it_was_asked_by(

@@ -149,6 +149,42 @@ async def test_thoughts_stand_beside_the_text() -> None:
     ]
 
 
+async def test_several_texts_have_n_choices_each_in_their_order() -> None:
+    async with (
+        serving({"echo": Script(by_seed=(says("a"), says("b", "c")))}) as endpoint,
+        async_client(endpoint) as client,
+    ):
+        whole = await client.completions.create(model="echo", prompt=["one two", "three"], n=2, seed=4, logprobs=0)
+        orders = endpoint.market.orders
+        stream = await client.completions.create(
+            model="echo", prompt=["one two", "three"], n=2, seed=4, stream=True, stream_options={"include_usage": True}
+        )
+        *chunks, last = [chunk async for chunk in stream]
+    asked = sorted((order.messages[-1].content, order.seed, order.max_completion_tokens) for order in orders[:4])
+    assert asked == [("one two", 4, 16), ("one two", 5, 16), ("three", 4, 16), ("three", 5, 16)]
+    assert [(choice.index, choice.text) for choice in whole.choices] == [(0, "a"), (1, "bc"), (2, "a"), (3, "bc")]
+    said = {index: "".join(c.choices[0].text for c in chunks if c.choices[0].index == index) for index in range(4)}
+    assert said == {0: "a", 1: "bc", 2: "a", 3: "bc"}
+    prompts = [len(f"{INSTRUCTION} {text}".split()) for text in ("one two", "three")]
+    assert whole.usage is not None
+    assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (sum(prompts), 6)
+    assert whole.usage.prompt_tokens_details is not None
+    assert whole.usage.prompt_tokens_details.cached_tokens == sum(count // 2 for count in prompts)
+    assert last.usage == whole.usage
+    assert whole.model_extra is not None
+    assert len(set(whole.model_extra["ryvion"]["jobs"])) == 4
+
+
+async def test_offsets_of_log_probabilities_are_those_of_their_own_choice() -> None:
+    pieces = (Piece("he", logprobs=(_logprob(b"he"),)), Piece("llo", logprobs=(_logprob(b"llo"),)))
+    async with serving({"echo": Script(pieces)}) as endpoint:
+        reply = await _ask(endpoint, logprobs=1, n=2, stream=True)
+    choices = [json.loads(event)["choices"][0] for event in reply.events()[:-1]]
+    for index in (0, 1):
+        told = [one["logprobs"]["text_offset"] for one in choices if one["index"] == index and one["logprobs"]]
+        assert told == [[0], [2]]
+
+
 @pytest.mark.parametrize(
     ("extra", "code", "param"),
     [
@@ -156,12 +192,18 @@ async def test_thoughts_stand_beside_the_text() -> None:
         ({"prompt": ""}, "invalid_value", "prompt"),
         ({"prompt": []}, "invalid_type", "prompt"),
         ({"prompt": 5}, "invalid_type", "prompt"),
+        ({"prompt": ["a", ""]}, "invalid_value", "prompt"),
+        ({"prompt": ["a", 5]}, "invalid_type", "prompt"),
+        ({"prompt": ["a"] * 33}, "invalid_value", "prompt"),
+        ({"prompt": ["a"] * 3, "n": 11}, "invalid_value", "prompt"),
+        ({"prompt": ["a", "x" * 300_000]}, "context_length_exceeded", "prompt"),
         ({"prompt": [1, 2]}, "unsupported_parameter", "prompt"),
         ({"prompt": [[1, 2]]}, "unsupported_parameter", "prompt"),
         ({"prompt": "x" * 300_000}, "context_length_exceeded", "prompt"),
         ({"suffix": "end"}, "unsupported_parameter", "suffix"),
         ({"echo": True}, "unsupported_parameter", "echo"),
         ({"best_of": 2}, "unsupported_parameter", "best_of"),
+        ({"best_of": 1, "n": 2}, "unsupported_parameter", "best_of"),
         ({"logprobs": True}, "invalid_type", "logprobs"),
         ({"logprobs": 21}, "invalid_value", "logprobs"),
         ({"top_logprobs": 1}, "unsupported_parameter", "top_logprobs"),
