@@ -94,6 +94,7 @@ class Attempt(Generic[P]):
         self.started: Started | None = None
         self._desk = desk
         self._channel: JobChannel = live_bid.channel
+        self._hold = live_bid.hold
         self._transcript = Transcript(terms.job_id)
         self._intake = intake
         self._begun_at = trio.current_time()
@@ -133,6 +134,7 @@ class Attempt(Generic[P]):
         )
         with _translated(STARTED_TIMEOUT_S + quote.first_token_ms / 1000, "take the job"):
             await self._channel.send(offer, self.terms.job_request)
+            self._hold.release()
             packet = await self._receive()
             if isinstance(packet.message, Started):
                 check_started(packet.message, offer, self.terms.quote)
@@ -320,6 +322,7 @@ class Attempt(Generic[P]):
         await self._desk.ledger.fail_job(self.terms.job_id, "bought", code, message, evidence=self._evidence)
 
     async def close(self) -> None:
+        self._hold.release()
         await self._channel.close()
 
 

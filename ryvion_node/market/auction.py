@@ -52,7 +52,7 @@ class Auction:
         winner = next(live for live in result.bids if live.bid is scored[0][0])
         losers = [live for live in result.bids if live is not winner]
         for live in losers:
-            self._floor.bidding.release(live.channel)
+            self._floor.bidding.release(live)
         # Losers, and those that were too slow, may be asked again if the winner breaks.
         assert self._queue is not None
         self._queue = [live.bid.eligible for live in losers] + result.late + self._queue

@@ -12,6 +12,7 @@ import trio
 from ryvion_node.market.constants import MAX_FIRST_TOKEN_S, QUOTE_GRACE_MAX_S, QUOTE_GRACE_MIN_S, QUOTE_TIMEOUT_S
 from ryvion_node.market.filters import Eligible, candidate
 from ryvion_node.market.interface import Candidate, Order
+from ryvion_node.market.open_quotes import Hold, OpenQuotes
 from ryvion_node.market.selection import Bid, bid_cost
 from ryvion_node.market.wanted import expected_completion, most_completion, needed_features
 from ryvion_node.p2p.channel import JobChannel
@@ -32,6 +33,8 @@ class LiveBid:
     bid: Bid
     packet: Packet
     channel: JobChannel
+    hold: Hold
+    """Given back once the quote is ordered, or not wanted."""
 
 
 @dataclass(slots=True)
@@ -67,10 +70,12 @@ class Bidding:
         self._network = network
         self._network_id = network_id
         self._nursery = nursery
+        self._open_quotes = OpenQuotes()
 
-    def release(self, channel: JobChannel) -> None:
-        """Close a stream in the background."""
-        self._nursery.start_soon(channel.close)
+    def release(self, live: LiveBid) -> None:
+        """Leave a bid: its stream is closed in the background."""
+        live.hold.release()
+        self._nursery.start_soon(live.channel.close)
 
     async def hold_round(self, asked: Sequence[Eligible], order: Order, nonce: bytes) -> Round:
         """Ask all of `asked`; return when all answered, or a grace time after the first good bid."""
@@ -82,7 +87,7 @@ class Bidding:
             await self._gather(asked, answers, result)
         except BaseException:
             for live in result.bids:
-                self.release(live.channel)
+                self.release(live)
             raise
         finally:
             self._close(answers)
@@ -93,7 +98,7 @@ class Bidding:
         while answers.statistics().current_buffer_used:
             answer = answers.receive_nowait()
             if isinstance(answer, LiveBid):
-                self.release(answer.channel)
+                self.release(answer)
         answers.close()
 
     async def _gather(self, asked: Sequence[Eligible], answers: trio.MemoryReceiveChannel[Answer], into: Round) -> None:
@@ -126,17 +131,19 @@ class Bidding:
             answers.send_nowait(answer)
         except trio.BrokenResourceError:
             if isinstance(answer, LiveBid):
-                await answer.channel.close()
+                self.release(answer)
 
     async def _quote_from(self, eligible: Eligible, order: Order, nonce: bytes) -> Answer:
         def line(outcome: str, reason: str, retry_after_ms: int = 0) -> Declined:
             return Declined(candidate(eligible.offer, eligible.model, outcome, reason), retry_after_ms)
 
         self._network.learn_addresses(eligible.key, eligible.offer.addresses)
+        hold: Hold | None = None
         channel: JobChannel | None = None
         kept = False
         try:
             with trio.fail_after(QUOTE_TIMEOUT_S):
+                hold = await self._open_quotes.hold(eligible.key, eligible.model.slots_total)
                 channel = JobChannel(await self._network.open_stream(eligible.key, MARKET_PROTOCOL), "requester")
                 request = pack(self._request(eligible, order, nonce))
                 await channel.send(request)
@@ -148,7 +155,7 @@ class Bidding:
                     if reason is not None:
                         return line("refused", reason)
                     kept = True
-                    return LiveBid(Bid(eligible, quote), packet, channel)
+                    return LiveBid(Bid(eligible, quote), packet, channel, hold)
                 case Refusal() as refusal:
                     return line("refused", f"{refusal.code}: {refusal.message}", refusal.retry_after_ms)
                 case Error() as error:
@@ -164,8 +171,10 @@ class Bidding:
         except ProtocolError as exc:
             return line("refused", f"broke the protocol ({exc.code}): {exc}")
         finally:
+            if hold is not None and not kept:
+                hold.release()
             if channel is not None and not kept:
-                self.release(channel)
+                self._nursery.start_soon(channel.close)
 
     def _request(self, eligible: Eligible, order: Order, nonce: bytes) -> QuoteRequest:
         room = eligible.completion_room

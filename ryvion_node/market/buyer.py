@@ -76,7 +76,7 @@ class Buyer:
             live = await auction.next_bid()
         except MarketError as exc:
             return auction.explain(None, str(exc))
-        self._floor.bidding.release(live.channel)
+        self._floor.bidding.release(live)
         return auction.explain(live, auction.why)
 
     def buy(self, order: ChatOrder) -> AbstractAsyncContextManager[Purchase[Piece]]:

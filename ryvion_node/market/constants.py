@@ -17,6 +17,8 @@ QUOTE_TIMEOUT_S: Final = 3.0
 QUOTE_GRACE_MIN_S: Final = 0.02
 QUOTE_GRACE_MAX_S: Final = 0.25
 """After the first good bid the round waits as long again as that bid took, within these bounds."""
+MAX_OPEN_QUOTES: Final = 4
+"""At one executor, which grants us 8 without orders: as many again may be on their way when it takes up an order."""
 MAX_QUOTE_ROUNDS: Final = 4
 MAX_REASONS_TOLD: Final = 8
 """In one error's text: more than a person reads, few enough for a terminal."""

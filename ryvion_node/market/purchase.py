@@ -154,7 +154,7 @@ class Purchase(Generic[P]):
         try:
             terms = draw_up(self._order, live.bid, live.packet, identity, floor.network_id, now_ms, randomness)
         except ProtocolError as exc:
-            floor.bidding.release(live.channel)
+            floor.bidding.release(live)
             raise MarketError("context_length_exceeded", f"the request does not fit a job: {exc}") from exc
         return Attempt(floor.desk, live, terms, self._new_intake(terms))
 
