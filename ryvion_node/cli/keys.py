@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ryvion_node.cli.limits import UNLIMITED, GivenLimit, given_limits, limit_options
+from ryvion_node.cli.limits import UNLIMITED, given_limits, limit_options
 from ryvion_node.cli.options import home_option, json_option
 from ryvion_node.cli.output import credits_text, print_json, print_table, time_text
+from ryvion_node.cli.preferences import given_preferences, preference_options, preferences_text
 from ryvion_node.paths import Paths
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def keys() -> None:
 
 
 @keys.command(
-    epilog="\b\nExamples:\n  ryvion-node keys create laptop\n  ryvion-node keys create dashboard --scope read-only\n  ryvion-node keys create agent --budget-day 2 --budget-total 50\n  export OPENAI_API_KEY=$(ryvion-node keys create ci --jurisdiction EU)"
+    epilog="\b\nExamples:\n  ryvion-node keys create laptop\n  ryvion-node keys create dashboard --scope read-only\n  ryvion-node keys create agent --budget-day 2 --budget-total 50\n  ryvion-node keys create bulk --sort price --max-price 0.01 --quantisation Q8_0\n  export OPENAI_API_KEY=$(ryvion-node keys create ci --jurisdiction EU)"
 )
 @click.argument("name", default="default")
 @click.option("--scope", type=click.Choice(SCOPES), default="buyer", show_default=True, help="What the key may do.")
@@ -38,22 +39,26 @@ def keys() -> None:
     "--jurisdiction", default="", metavar="XX", help="Buy only there: codes such as CA,DE, or a group such as EU."
 )
 @limit_options(with_defaults=True)
+@preference_options
 @home_option
 @json_option
-def create(
-    name: str, scope: Scope, jurisdiction: str, paths: Paths, as_json: bool, **limits: GivenLimit | None
-) -> None:
+def create(name: str, scope: Scope, jurisdiction: str, paths: Paths, as_json: bool, **options: Any) -> None:
     """Make a key and print it, alone on stdout. It is shown this once.
 
     NAME is for you, to tell keys apart. Scopes: buyer lists models, buys, and reads receipts; read-only does all of
     that but buy; write-only does not read receipts; operator may do everything. Every limit also takes the word
     `unlimited`.
+
+    --sort to --min-assurance say whom the key buys from. A request may narrow that, never widen it.
     """
     from ryvion_node.jurisdictions import JurisdictionUnknown
     from ryvion_node.keys import KeyLimits, KeyStore
+    from ryvion_node.preferences_object import PreferencesObject
 
+    limits = KeyLimits(**given_limits(options))
+    preferences = PreferencesObject.model_validate(given_preferences(options)).values()
     try:
-        key, token = KeyStore(paths.keys_file).create(name, scope, jurisdiction, KeyLimits(**given_limits(limits)))
+        key, token = KeyStore(paths.keys_file).create(name, scope, jurisdiction, limits, preferences)
     except JurisdictionUnknown as exc:
         raise click.BadParameter(str(exc), param_hint="--jurisdiction") from exc
     if as_json:
@@ -77,34 +82,35 @@ def list_command(paths: Paths, as_json: bool) -> None:
     elif not found:
         click.echo("No keys yet. Make one with: ryvion-node keys create", err=True)
     else:
-        title = f"{len(found)} keys; credits that their jobs cost, and limits"
-        print_table(title, COLUMNS, [_row(key, spending[key.id]) for key in found])
+        _print_keys(f"{len(found)} keys; credits that their jobs cost, and limits", found, spending)
 
 
 @keys.command(
     "set",
-    epilog="\b\nExamples:\n  ryvion-node keys set key-1f0c9a2e --budget-day 5\n  ryvion-node keys set key-1f0c9a2e --velocity unlimited",
+    epilog="\b\nExamples:\n  ryvion-node keys set key-1f0c9a2e --budget-day 5\n  ryvion-node keys set key-1f0c9a2e --velocity unlimited\n  ryvion-node keys set key-1f0c9a2e --sort latency --deny 12D3KooW... --quantisation unset",
 )
 @click.argument("key_id", metavar="ID")
 @limit_options(with_defaults=False)
+@preference_options
 @home_option
 @json_option
-def set_command(key_id: str, paths: Paths, as_json: bool, **limits: GivenLimit | None) -> None:
-    """Change limits of a key; those not given stay. It holds from the next request on.
+def set_command(key_id: str, paths: Paths, as_json: bool, **options: Any) -> None:
+    """Change limits of a key, or whom it buys from; what is not given stays. It holds from the next request on.
 
-    Every limit also takes the word `unlimited`. What the key has spent already counts.
+    Every limit, and --max-price, also takes the word `unlimited`. What the key has spent already counts. --allow,
+    --deny, --digest and --quantisation replace the list that was there, or end it with the word `unset`.
     """
     from ryvion_node.keys import KeyStore
 
-    changes = given_limits(limits)
-    if not changes:
-        raise click.UsageError("Give at least one limit to change, such as --budget-day 5.")
-    key = KeyStore(paths.keys_file).change(key_id, changes)
-    spent = _spending(paths, (key,))[key.id]
+    limits, preferences = given_limits(options), given_preferences(options)
+    if not limits and not preferences:
+        raise click.UsageError("Give at least one thing to change, such as --budget-day 5.")
+    key = KeyStore(paths.keys_file).change(key_id, limits, preferences)
+    spending = _spending(paths, (key,))
     if as_json:
-        print_json(_key_json(key) | _spending_json(key, spent))
+        print_json(_key_json(key) | _spending_json(key, spending[key.id]))
     else:
-        print_table(f"{key.id} ({key.name})", COLUMNS, [_row(key, spent)])
+        _print_keys(f"{key.id} ({key.name})", (key,), spending)
 
 
 @keys.command(epilog="\b\nExample:\n  ryvion-node keys revoke key-1f0c9a2e")
@@ -136,7 +142,19 @@ def _spending(paths: Paths, found: tuple[ApiKey, ...]) -> dict[str, Spending]:
         return {key.id: Spending() for key in found}
 
 
+def _print_keys(title: str, found: tuple[ApiKey, ...], spending: dict[str, Spending]) -> None:
+    """A table, and under it whom keys buy from that may not buy from everybody alike."""
+    from ryvion_node.preferences_object import preferences_object
+
+    print_table(title, COLUMNS, [_row(key, spending[key.id]) for key in found])
+    for key in found:
+        if text := preferences_text(preferences_object(key.preferences)):
+            click.echo(f"{key.id} buys: {text}")
+
+
 def _key_json(key: ApiKey) -> dict[str, object]:
+    from ryvion_node.preferences_object import preferences_object
+
     limits = asdict(key.limits)
     money = ("budget_day", "budget_total", "velocity")
     return {
@@ -146,6 +164,7 @@ def _key_json(key: ApiKey) -> dict[str, object]:
         "jurisdictions": list(key.jurisdictions),
         "created_ms": key.created_ms,
         "limits": {f"{name}_microcredits" if name in money else name: value for name, value in limits.items()},
+        "preferences": preferences_object(key.preferences),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, TypeVar
@@ -79,6 +79,7 @@ def limit_options(*, with_defaults: bool) -> Callable[[Command], Command]:
     return add
 
 
-def given_limits(options: dict[str, GivenLimit | None]) -> dict[str, int | None]:
+def given_limits(options: Mapping[str, Any]) -> dict[str, int | None]:
     """The limits among a command's options that were given, by their names in `keys.KeyLimits`."""
-    return {name: given.value for name, given in options.items() if given is not None}
+    given = {name: options[name] for name, _, _, _ in LIMITS}
+    return {name: limit.value for name, limit in given.items() if limit is not None}

@@ -9,6 +9,7 @@ import click
 from ryvion_node.cli.control_client import call_node
 from ryvion_node.cli.options import home_option, json_option
 from ryvion_node.cli.output import credits_text, price_text, print_json, print_table, short_key
+from ryvion_node.cli.preferences import given_preferences, preference_options
 from ryvion_node.paths import Paths
 
 COLUMNS = ("Node", "Where", "Runs on", "In", "Out", "First token", "Cost", "Score", "Outcome")
@@ -17,22 +18,33 @@ Examples:
   ryvion-node route ryvion-tiny
   ryvion-node route ryvion-tiny --jurisdiction EU
   ryvion-node route ryvion-tiny --jurisdiction CA,DE --max-price 0.001 --json
+  ryvion-node route ryvion-tiny --sort latency --quantisation Q8_0 --feature json_schema
 """
 
 
 @click.command(epilog=EPILOG)
 @click.argument("model")
 @click.option("--jurisdiction", metavar="XX", help="Only nodes there: codes such as CA,DE, or a group such as EU.")
-@click.option("--max-price", metavar="CREDITS", help="Most credits the whole job may cost.")
+@preference_options
+@click.option(
+    "--feature", multiple=True, metavar="NAME", help="Only executors with this feature; give it once for each."
+)
 @home_option
 @json_option
-def route(model: str, jurisdiction: str | None, max_price: str | None, paths: Paths, as_json: bool) -> None:
+def route(
+    model: str, jurisdiction: str | None, feature: tuple[str, ...], paths: Paths, as_json: bool, **options: Any
+) -> None:
     """Explain which node would run a job for MODEL, and why.
 
     The node that runs here asks the best peers for a quote, as for a real job, and chooses. No prompt is sent and
     nothing is spent. Exits 1 when nobody can take the job.
     """
-    decision = call_node(paths, "POST", "/api/v1/route", _order(model, jurisdiction, max_price))
+    order: dict[str, object] = {"model": model, "ryvion": given_preferences(options)}
+    if jurisdiction is not None:
+        order["jurisdiction"] = jurisdiction
+    if feature:
+        order["features"] = list(feature)
+    decision = call_node(paths, "POST", "/api/v1/route", order)
     assert isinstance(decision, dict)
     if as_json:
         print_json(decision)
@@ -42,28 +54,11 @@ def route(model: str, jurisdiction: str | None, max_price: str | None, paths: Pa
         raise click.exceptions.Exit(1)
 
 
-def _order(model: str, jurisdiction: str | None, max_price: str | None) -> dict[str, object]:
-    order: dict[str, object] = {"model": model}
-    if jurisdiction is not None:
-        order["jurisdiction"] = jurisdiction
-    if max_price is not None:
-        order["max_price"] = _microcredits(max_price)
-    return order
-
-
-def _microcredits(text: str) -> int:
-    from ryvion_node.config_values import parse_credits
-
-    try:
-        return parse_credits(text)
-    except ValueError as exc:
-        raise click.BadParameter(str(exc), param_hint="--max-price") from exc
-
-
 def print_decision(decision: dict[str, Any]) -> None:
     """A route as a table with the explanation under it."""
     where = f" in {', '.join(decision['jurisdictions'])}" if decision["jurisdictions"] else ""
-    title = f"{decision['model']}{where}: decided in {decision['decided_ms']} ms"
+    sort = "" if decision["sort"] == "balanced" else f" by {decision['sort']}"
+    title = f"{decision['model']}{where}: decided{sort} in {decision['decided_ms']} ms"
     rows = [_row(candidate) for candidate in decision["candidates"]]
     if rows:
         print_table(title, COLUMNS, rows, right=("In", "Out", "First token", "Cost", "Score"))

@@ -52,8 +52,8 @@ MAX_RETRY_AFTER_MS: Final = 60_000
 """Clients follow no longer advice than this."""
 DEFAULT_RETRY_AFTER_MS: Final = 1_000
 """When the market does not know better."""
-MAX_ROUTE_BODY_BYTES: Final = 16 * 1024
-"""A route request is a few short fields."""
+MAX_ROUTE_BODY_BYTES: Final = 32 * 1024
+"""A route request is a few short fields, and lists of nodes that have at most 9 KB."""
 
 MAX_BUCKETS: Final = 4096
 """Keys whose requests per minute are counted: more than there may be keys."""

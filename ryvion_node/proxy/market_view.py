@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic_core import PydanticCustomError
 from starlette.types import Receive, Scope, Send
 
 from ryvion_node.market.interface import Account, ChatOrder, EmbeddingOrder, Market, Order
+from ryvion_node.preferences_object import PreferencesObject
 from ryvion_node.proxy.access import Keys, admit
 from ryvion_node.proxy.answers import placement_json, plain
 from ryvion_node.proxy.constants import MAX_ROUTE_BODY_BYTES
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.exchange import Exchange
-from ryvion_node.proxy.orders import check_model_name, jurisdictions_of
+from ryvion_node.proxy.orders import check_model_name, jurisdictions_of, preferences_of
 from ryvion_node.proxy.till import Till
+from ryvion_node.proxy.validation import api_error
+from ryvion_protocol.constants import MAX_FEATURES
+from ryvion_protocol.features import FEATURES
 from ryvion_protocol.messages import EMBEDDING, ChatMessage
+
+
+def _known_feature(name: str) -> str:
+    if name not in FEATURES:
+        raise PydanticCustomError(
+            "feature", "no feature is called so; there are {names}", {"names": ", ".join(FEATURES)}
+        )
+    return name
+
+
+KnownFeature = Annotated[str, AfterValidator(_known_feature), WithJsonSchema({"enum": list(FEATURES)})]
 
 
 class RouteRequest(BaseModel):
     """Body of POST /api/v1/route."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     model: str = Field(min_length=1, max_length=96)
     jurisdiction: str | None = None
-    max_price: int | None = Field(default=None, ge=0, le=2**53 - 1)
-    """Micro-credits for the whole job."""
+    ryvion: PreferencesObject | None = None
+    features: Annotated[list[KnownFeature], Field(max_length=MAX_FEATURES)] | None = None
+    """What the executor must be able to do besides: names of `features` in GET /v1/models."""
 
 
 class OffersView:
@@ -56,20 +75,32 @@ class RouteView:
         check_model_name(wanted.model)
         asked = (wanted.jurisdiction,) if wanted.jurisdiction else ()
         jurisdictions = jurisdictions_of(asked, caller.jurisdictions)
+        preferences = preferences_of(wanted.ryvion, caller.preferences)
+        features = tuple(sorted(set(wanted.features or ())))
         account = Account(caller.id, allowance=caller.limits.allowance)
         offered = {
             model.kind for offer in self._market.offers() for model in offer.models if model.name == wanted.model
         }
         order: Order
         if offered == {EMBEDDING}:
-            order = EmbeddingOrder(wanted.model, ("a",), jurisdictions, wanted.max_price, account=account)
+            order = EmbeddingOrder(
+                model=wanted.model,
+                texts=("a",),
+                jurisdictions=jurisdictions,
+                max_price=preferences.max_price,
+                preferences=preferences,
+                features=features,
+                account=account,
+            )
         else:
             order = ChatOrder(
                 model=wanted.model,
                 messages=(ChatMessage("user", "", ""),),
                 max_completion_tokens=None,
                 jurisdictions=jurisdictions,
-                max_price=wanted.max_price,
+                max_price=preferences.max_price,
+                preferences=preferences,
+                features=features,
                 account=account,
             )
         decision = plain(await self._market.route(order))
@@ -98,6 +129,4 @@ def _parse(body: bytes) -> RouteRequest:
     try:
         return RouteRequest.model_validate_json(body)
     except ValidationError as exc:
-        problem = exc.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise ApiError("invalid_value", f"{where or 'body'}: {problem['msg']}", param=where or None) from None
+        raise api_error(exc) from None

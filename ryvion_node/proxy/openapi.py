@@ -123,7 +123,14 @@ OPERATIONS: Final = (
         {JSON: "Route"},
         "buy",
         "RouteRequest",
-        ("jurisdiction_not_allowed", "model_not_found", "no_capacity", "insufficient_quota", "rate_limit_exceeded"),
+        (
+            "unsupported_parameter",
+            "jurisdiction_not_allowed",
+            "model_not_found",
+            "no_capacity",
+            "insufficient_quota",
+            "rate_limit_exceeded",
+        ),
     ),
     Operation(
         "get",

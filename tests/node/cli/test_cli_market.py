@@ -53,6 +53,7 @@ LOSER = CANDIDATE | {
 ROUTE: dict[str, Any] = {
     "model": "ryvion-tiny",
     "jurisdictions": ["DE"],
+    "sort": "price",
     "candidates": [CANDIDATE, LOSER],
     "winner": "ab" * 32,
     "explanation": "1 of 2 bid.",
@@ -86,10 +87,16 @@ def test_no_offers_is_no_result_and_a_hint(run: Run, home: Path) -> None:
 def test_route_explains(run: Run, home: Path) -> None:
     with serve_control(home, {"/api/v1/route": (200, ROUTE)}) as control:
         shown = run("route", "ryvion-tiny", "--jurisdiction", "de", "--max-price", "0.001")
+        run("route", "ryvion-tiny", "--sort", "price", "--deny", "cd" * 32, "--feature", "tools", "--feature", "top_k")
+        run("route", "ryvion-tiny")
     assert shown.exit_code == 0
-    for text in ("won", "cheapest", "12 ms", "0.000003", "0.88", "not asked", "only 3 are asked"):
+    for text in ("decided by price", "won", "cheapest", "12 ms", "0.000003", "0.88", "not asked", "only 3 are asked"):
         assert text in shown.stdout
-    assert control.asked[0].body == {"model": "ryvion-tiny", "jurisdiction": "de", "max_price": 1000}
+    assert [asked.body for asked in control.asked] == [
+        {"model": "ryvion-tiny", "jurisdiction": "de", "ryvion": {"max_price": 1000}},
+        {"model": "ryvion-tiny", "ryvion": {"sort": "price", "deny": ["cd" * 32]}, "features": ["tools", "top_k"]},
+        {"model": "ryvion-tiny", "ryvion": {}},
+    ]
 
 
 def test_route_without_a_winner_exits_1(run: Run, home: Path) -> None:

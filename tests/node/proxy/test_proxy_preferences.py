@@ -10,6 +10,7 @@ from proxy_harness import HELLO, Endpoint, FakeKeys, Key, Reply, serving
 
 from ryvion_node.market.fake import Script, says
 from ryvion_node.market.interface import MarketError
+from ryvion_node.market.wanted import needed_features
 from ryvion_node.preferences import Preferences
 from ryvion_protocol.schema import NodeKey
 
@@ -126,3 +127,33 @@ async def test_the_official_client_sends_them_as_an_extra() -> None:
         await client.embeddings.create(model="echo", input="hi", extra_body={"ryvion": WANTED})
         assert [order.preferences for order in endpoint.market.orders] == [MEANT, MEANT]
         assert endpoint.market.embeddings[0].preferences == MEANT
+
+
+@pytest.mark.parametrize("kind", ["chat", "embedding"])
+async def test_a_route_is_explained_for_the_same_preferences_and_for_features(kind: str) -> None:
+    body = {"model": "echo", "ryvion": WANTED, "features": ["tools", "counted", "tools"]}
+    async with serving({"echo": Script(kind=kind)}, keys=BoundKeys()) as endpoint:
+        for token in ("sk-buyer", "sk-bound"):
+            reply = await endpoint.ask("POST", "/api/v1/route", body, authorization=f"Bearer {token}")
+            assert (reply.status, reply.json()["sort"]) == (200, "latency")
+        free, bound = endpoint.market.routed
+    assert (free.kind, free.preferences, free.max_price) == (kind, MEANT, 700)
+    assert needed_features(free) == ("counted", "tools")
+    assert (bound.max_price, bound.preferences.quantisations) == (100, {"Q8_0"})
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "param"),
+    [
+        ({"ryvion": {"max_prize": 5}}, "unsupported_parameter", "ryvion.max_prize"),
+        ({"ryvion": {"allow": []}}, "invalid_value", "ryvion.allow"),
+        ({"features": ["telepathy"]}, "invalid_value", "features[0]"),
+        ({"features": "tools"}, "invalid_type", "features"),
+    ],
+)
+async def test_a_route_that_is_not_understood_is_refused_by_name(
+    extra: dict[str, object], code: str, param: str
+) -> None:
+    async with serving({"echo": says("a")}) as endpoint:
+        reply = await endpoint.ask("POST", "/api/v1/route", {"model": "echo"} | extra, authorization="Bearer sk-buyer")
+    assert (reply.status, reply.error["code"], reply.error["param"]) == (400, code, param)

@@ -157,12 +157,13 @@ async def test_offers_and_routes_are_shown() -> None:
 @pytest.mark.parametrize(
     ("body", "token", "status", "code"),
     [
-        ({}, "buyer", 400, "invalid_value"),
+        ({}, "buyer", 400, "missing_required_parameter"),
+        ({"model": "echo", "max_price": 5}, "buyer", 400, "unsupported_parameter"),
         ({"model": "no such/ name"}, "buyer", 404, "model_not_found"),
         ({"model": "echo", "jurisdiction": "Atlantis"}, "buyer", 400, "invalid_value"),
         ({"model": "echo", "jurisdiction": "DE"}, "canada", 403, "jurisdiction_not_allowed"),
         ({"model": "echo"}, "reader", 403, "insufficient_scope"),
-        (b"{", "buyer", 400, "invalid_value"),
+        (b"{", "buyer", 400, "invalid_json"),
     ],
 )
 async def test_routes_are_asked_for_as_strictly_as_answers(body: object, token: str, status: int, code: str) -> None:
