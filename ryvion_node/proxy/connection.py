@@ -8,7 +8,8 @@ HTTP/1.1 only: on a loopback endpoint HTTP/2 brings nothing but its attack surfa
 from __future__ import annotations
 
 import logging
-from typing import Any, cast
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, cast
 
 import h11
 import trio
@@ -16,7 +17,7 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
-from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
@@ -24,11 +25,15 @@ from hypercorn.utils import parse_socket_addr
 from ryvion_node.log import log_event
 from ryvion_node.proxy.constants import (
     IDLE_CONNECTION_S,
+    LINGER_BYTES,
+    LINGER_S,
     MAX_CONNECTIONS,
     MAX_HEADER_BYTES,
     SEND_STALL_S,
     SHUTDOWN_SEND_S,
 )
+from ryvion_node.proxy.errors import ApiError
+from ryvion_node.proxy.exchange import new_request_id
 
 log = logging.getLogger("ryvion.proxy.connection")
 
@@ -87,6 +92,7 @@ class _Connection(TCPServer):
                     server,
                     self.protocol_send,
                 )
+                protocol.linger = self.linger
                 self.protocol = cast(Any, protocol)
                 await self.idle_task.restart(self._task_group, self._idle_timeout)
                 await self._read_data()
@@ -95,6 +101,16 @@ class _Connection(TCPServer):
             pass  # the client is gone
         finally:
             await self._close()
+
+    async def linger(self) -> None:
+        """Drop what still comes, within limits: closing with bytes unread would take the answer back from the client."""
+        dropped = 0
+        with trio.move_on_after(LINGER_S):
+            try:
+                while dropped < LINGER_BYTES and (data := await self.stream.receive_some(MAX_RECV)):
+                    dropped += len(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
 
     def hurry(self) -> None:
         self._stall_s = SHUTDOWN_SEND_S
@@ -122,8 +138,43 @@ class _Connection(TCPServer):
 
 
 class _Http1(H11Protocol):
+    linger: Callable[[], Awaitable[None]]
+
     async def _check_protocol(self, event: h11.Request) -> None:
         """Ignore a wish for HTTP/2, which every client that has it survives."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        """Ignore a wish for WebSockets as well: whoever needs them reads in the answer that there are none."""
+        if any(name == b"upgrade" for name, _ in request.headers):
+            request = h11.Request(
+                method=request.method,
+                target=request.target,
+                headers=[header for header in request.headers if header[0] != b"upgrade"],
+                http_version=request.http_version,
+            )
+        await super()._create_stream(request)
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """What cannot be read as HTTP gets the error object too, and its sender the time to read it."""
+        code, problem = _UNREADABLE.get(status_code, _UNREADABLE[400])
+        error = ApiError(code, problem)
+        body = error.body()
+        headers = [
+            ("content-type", "application/json"),
+            ("content-length", str(len(body))),
+            ("connection", "close"),
+            ("x-request-id", new_request_id()),
+        ]
+        await self._send_h11_event(h11.Response(status_code=error.status, headers=headers))
+        await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
+        await self.linger()
+
+
+_UNREADABLE: Final = {
+    400: ("malformed_http", "This is no HTTP/1.1 request."),
+    431: ("headers_too_large", f"The request line and headers are larger than {MAX_HEADER_BYTES} bytes."),
+}
 
 
 def _config() -> Config:

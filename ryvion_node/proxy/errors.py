@@ -12,6 +12,7 @@ INVALID_REQUEST: Final = "invalid_request_error"
 SERVER: Final = "server_error"
 
 STATUS_AND_TYPE: Final[dict[str, tuple[int, str]]] = {
+    "malformed_http": (400, INVALID_REQUEST),
     "invalid_json": (400, INVALID_REQUEST),
     "invalid_type": (400, INVALID_REQUEST),
     "invalid_value": (400, INVALID_REQUEST),
@@ -34,6 +35,7 @@ STATUS_AND_TYPE: Final[dict[str, tuple[int, str]]] = {
     "request_timeout": (408, INVALID_REQUEST),
     "request_too_large": (413, INVALID_REQUEST),
     "unsupported_media_type": (415, INVALID_REQUEST),
+    "headers_too_large": (431, INVALID_REQUEST),
     "idempotency_key_reused": (400, INVALID_REQUEST),
     "idempotency_key_in_use": (409, INVALID_REQUEST),
     "idempotency_answer_lost": (409, INVALID_REQUEST),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from typing import Protocol, Self
 
@@ -16,6 +17,11 @@ from ryvion_node.proxy.errors import Headers as HeaderPairs
 from ryvion_node.proxy.policy import require_json
 
 _SCOPE_KEY = "ryvion.exchange"
+
+
+def new_request_id() -> str:
+    """Names a request in its answer and in the log."""
+    return f"req_{secrets.token_hex(12)}"
 
 
 class ClientGone(Exception):

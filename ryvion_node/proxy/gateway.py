@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 import traceback
 
@@ -13,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ryvion_node.errors import OperatorError
 from ryvion_node.log import log_event
 from ryvion_node.proxy.errors import ApiError
-from ryvion_node.proxy.exchange import ClientGone, Exchange
+from ryvion_node.proxy.exchange import ClientGone, Exchange, new_request_id
 from ryvion_node.proxy.policy import Policy, is_preflight, preflight_headers
 
 log = logging.getLogger("ryvion.proxy.gateway")
@@ -31,7 +30,7 @@ class Gateway:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, f"req_{secrets.token_hex(12)}")
+        exchange = Exchange(scope, receive, send, new_request_id())
         try:
             async with trio.open_nursery() as nursery:
                 with trio.CancelScope() as handling:
