@@ -72,6 +72,11 @@ class Paths:
         return self.home / "ledger.sqlite3"
 
     @property
+    def knowledge_file(self) -> Path:
+        """Knowledge bases: passages, their vectors, and the record of what left the machine."""
+        return self.home / "knowledge.db"
+
+    @property
     def answers_folder(self) -> Path:
         """Sealed answers to requests with an Idempotency-Key, for 24 hours."""
         return self.home / "answers"

@@ -138,11 +138,15 @@ class EmbeddingUnavailable(Exception):
     """Nobody makes vectors now; the message says why. Searches go by words alone meanwhile."""
 
 
+class EmbeddingRefused(Exception):
+    """The model takes one of these texts not at all, because it is too long for it; the message says so."""
+
+
 class Embedder(Protocol):
     """Makes vectors of texts: the market's, or a local model's."""
 
     async def embed(self, texts: Sequence[str], jurisdictions: tuple[str, ...], model: bytes | None) -> Vectors:
         """Vectors of 1 .. 2,048 texts, made in `jurisdictions` only (empty: anywhere), by the model of that digest
-        when one is given. Raises EmbeddingUnavailable.
+        when one is given. Raises EmbeddingUnavailable, EmbeddingRefused.
         """
         ...

@@ -1,0 +1,196 @@
+"""Takes documents from queued to ready, one after the other, and sees to vectors that are missing.
+
+One process ingests at a time, whoever holds the lock beside the file; documents that others add are found there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from ryvion_node.knowledge import progress
+from ryvion_node.knowledge.chunking import cut
+from ryvion_node.knowledge.constants import (
+    EMBED_RETRY_FIRST_S,
+    EMBED_RETRY_MAX_S,
+    INGEST_POLL_S,
+    INGEST_REST_S,
+    SWITCH_MODEL_AFTER_S,
+)
+from ryvion_node.knowledge.database import operator_errors
+from ryvion_node.knowledge.errors import BadVectors, KnowledgeUnavailable
+from ryvion_node.knowledge.interface import Chunk, DocumentText, Embedder, EmbeddingRefused, EmbeddingUnavailable
+from ryvion_node.knowledge.reading.errors import UnreadableDocument
+from ryvion_node.knowledge.reading.process import read_in_process
+from ryvion_node.knowledge.records import BaseIndex, MadeVectors, Work
+from ryvion_node.knowledge.store import KnowledgeStore
+from ryvion_node.knowledge.vectors import unpack
+from ryvion_node.log import log_event
+from ryvion_node.paths import FILE_MODE
+
+log = logging.getLogger("ryvion.knowledge.ingest")
+
+Reader = Callable[[bytes, str], Awaitable[DocumentText]]
+Cutter = Callable[[DocumentText], tuple[Chunk, ...]]
+_SHORTEST_CHARS: Final = 32
+"""Every model takes a text of so many."""
+_NO_VECTORS: Final = "found by words alone until a model makes its vectors: "
+
+
+@dataclass(slots=True)
+class _Rest:
+    """A knowledge base for which nobody makes vectors now."""
+
+    began_s: float
+    until_s: float
+    delay_s: float
+    reason: str
+
+
+class Ingest:
+    """A service; everything it knows is in the database, so it may be ended at any point."""
+
+    def __init__(
+        self, store: KnowledgeStore, embedder: Embedder, *, read: Reader = read_in_process, cut: Cutter = cut
+    ) -> None:
+        self._store = store
+        self._connections = store.connections
+        self._embedder = embedder
+        self._read = read
+        self._cut = cut
+        self._resting: dict[int, _Rest] = {}
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Ingest until cancelled."""
+        task_status.started()
+        async with self._only_one():
+            await self._resume()
+            while True:
+                self._store.added = trio.Event()
+                try:
+                    while await self._step():
+                        pass
+                except KnowledgeUnavailable as exc:
+                    log_event(log, "ingest_rests", level=logging.WARNING, reason=str(exc))
+                    await trio.sleep(INGEST_REST_S)
+                    await self._resume()
+                with trio.move_on_after(INGEST_POLL_S):
+                    await self._store.added.wait()
+
+    async def _resume(self) -> None:
+        """Begin again with what was being read when this process, or the one before it, could not go on."""
+        with contextlib.suppress(KnowledgeUnavailable):
+            await self._connections.write(progress.resume)
+
+    async def _step(self) -> bool:
+        """Do the next thing; False when there is nothing to do now."""
+        coming = await self._connections.read(progress.next_embedding)
+        if coming is not None:
+            note = await self._embed(coming)
+            if note is not None:
+                await self._connections.write(lambda db: progress.publish(db, coming, note))
+            return True
+        if await self._connections.read(progress.has_queued):
+            queued = await self._connections.write(progress.begin_reading)
+            if queued is not None:
+                await self._read_one(*queued)
+            return True
+        now_s = trio.current_time()
+        resting = [base for base, rest in self._resting.items() if rest.until_s > now_s]
+        behind = await self._connections.read(lambda db: progress.next_backlog(db, resting))
+        if behind is None:
+            return False
+        await self._embed(behind)
+        return True
+
+    async def _read_one(self, work: Work, data: bytes) -> None:
+        """Turn a file into passages, or note why it cannot be."""
+        try:
+            document = await self._read(data, work.filename)
+        except UnreadableDocument as exc:
+            problem = str(exc)
+            await self._connections.write(lambda db: progress.fail(db, work.number, problem))
+            log_event(log, "document_failed", bytes=len(data))
+            return
+        chunks = await trio.to_thread.run_sync(self._cut, document)
+        await self._connections.write(lambda db: progress.finish_reading(db, work, document, chunks))
+        log_event(log, "document_read", bytes=len(data), count=len(chunks))
+
+    async def _embed(self, work: Work) -> str | None:
+        """Make one batch of vectors. None when there may be more to do, else why some are missing (empty: none is)."""
+        while await self._connections.write(lambda db: progress.attach_kept(db, work)):
+            pass
+        waiting = await self._connections.read(lambda db: progress.waiting_texts(db, work))
+        if not waiting:
+            return ""
+        base, now_s = work.base, trio.current_time()
+        rest = self._resting.get(base.number)
+        if rest is not None and rest.until_s > now_s:
+            return _NO_VECTORS + rest.reason
+        switch = rest is not None and now_s - rest.began_s >= SWITCH_MODEL_AFTER_S
+        try:
+            made = await self._vectors(base, [text.text for text in waiting], None if switch else base.model)
+        except (EmbeddingUnavailable, BadVectors) as exc:
+            self._rest(base.number, str(exc))
+            log_event(log, "embedding_unavailable", level=logging.WARNING, reason=str(exc))
+            return _NO_VECTORS + str(exc)
+        self._resting.pop(base.number, None)
+        keys = [text.key for text in waiting]
+        model, dimensions, rows = made
+        kept = MadeVectors(model, dimensions, tuple(zip(keys, rows, strict=True)))
+        await self._connections.write(lambda db: progress.keep_vectors(db, work, kept))
+        return None
+
+    async def _vectors(
+        self, base: BaseIndex, texts: list[str], model: bytes | None
+    ) -> tuple[bytes, int, tuple[bytes, ...]]:
+        """(model, dimensions, vectors). A text that is too long for the model is embedded as far as it takes it."""
+        try:
+            vectors = await self._embedder.embed(texts, base.jurisdictions, model)
+        except EmbeddingRefused as exc:
+            if len(texts) == 1 and len(texts[0]) < _SHORTEST_CHARS:
+                raise BadVectors(f"the model takes no text at all: {exc}") from exc
+            if len(texts) == 1:
+                return await self._vectors(base, [texts[0][: len(texts[0]) // 2]], model)
+            middle = len(texts) // 2
+            first = await self._vectors(base, texts[:middle], model)
+            second = await self._vectors(base, texts[middle:], first[0])
+            return first[0], first[1], first[2] + second[2]
+        dimensions = base.dimensions if vectors.model == base.model else 0
+        return vectors.model, vectors.dimensions, unpack(vectors, len(texts), model, dimensions)
+
+    def _rest(self, base: int, reason: str) -> None:
+        """Try again later, and later each time."""
+        now_s = trio.current_time()
+        before = self._resting.get(base)
+        delay_s = EMBED_RETRY_FIRST_S if before is None else min(before.delay_s * 2, EMBED_RETRY_MAX_S)
+        began_s = now_s if before is None else before.began_s
+        self._resting[base] = _Rest(began_s, now_s + delay_s, delay_s, reason)
+
+    @contextlib.asynccontextmanager
+    async def _only_one(self) -> AsyncIterator[None]:
+        """Wait until no other process ingests into this file; a lock of the kernel's dies with its process."""
+        path = self._connections.path
+        with operator_errors(path):
+            lock = os.open(path.with_name(path.name + ".ingest"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        try:
+            while not _locked(lock):  # noqa: ASYNC110 - the kernel tells nobody when a lock is free
+                await trio.sleep(INGEST_POLL_S)
+            yield
+        finally:
+            os.close(lock)
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,122 @@
+"""How two rankings become one, and which of its passages are worth showing (pure)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from ryvion_node.knowledge.interface import Passage
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Everything that decides what a search ranks first."""
+
+    candidates: int = 50
+    """Taken from each ranking."""
+    rank_constant: int = 60
+    """k of reciprocal rank fusion, 1 / (k + rank): Cormack, Clarke and Buettcher, SIGIR 2009."""
+    text_weight: float = 1.0
+    vector_weight: float = 1.0
+    headings_weight: float = 0.5
+    """Of a word in the headings above a passage, where one in the passage counts 1."""
+    document_share: float = 0.6
+    """Of the results may be of one document, as long as others have something to say."""
+    near_duplicate: float = 0.8
+    """Passages that share so much of their words, or of their span, say the same."""
+
+
+DEFAULT_TUNING: Final = Tuning()
+
+
+class Candidate(Protocol):
+    """A passage as far as choosing needs to know it."""
+
+    @property
+    def document(self) -> int: ...
+
+    @property
+    def start(self) -> int: ...
+
+    @property
+    def end(self) -> int: ...
+
+    @property
+    def text(self) -> str: ...
+
+
+C = TypeVar("C", bound=Candidate)
+_WORD: Final = re.compile(r"\w+")
+
+
+def affordable_words(frequencies: Mapping[str, int], max_postings: int) -> tuple[str, ...]:
+    """The words to search by: those that are anywhere, rarest first, as long as what they occur in is not too much.
+
+    The rarest is always among them. What is left out says least: BM25 weighs a word by its rarity.
+    """
+    chosen: list[str] = []
+    room = max_postings
+    for word, frequency in sorted(frequencies.items(), key=lambda item: (item[1], item[0])):
+        if frequency and (not chosen or frequency <= room):
+            chosen.append(word)
+            room -= frequency
+    return tuple(chosen)
+
+
+def fuse(text: Sequence[int], vector: Sequence[int], tuning: Tuning = DEFAULT_TUNING) -> list[tuple[int, float]]:
+    """Reciprocal rank fusion of two rankings of passages, best first: (passage, score)."""
+    scores: dict[int, float] = {}
+    for ranking, weight in ((text, tuning.text_weight), (vector, tuning.vector_weight)):
+        for rank, number in enumerate(ranking, start=1):
+            scores[number] = scores.get(number, 0.0) + weight / (tuning.rank_constant + rank)
+    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+
+
+def diverse(candidates: Sequence[C], limit: int, tuning: Tuning = DEFAULT_TUNING) -> list[C]:
+    """The first `limit` worth showing, in their order.
+
+    What says the same as a better one, and what would give one document too large a share, only fills up.
+    """
+    most = max(1, math.ceil(limit * tuning.document_share))
+    chosen: list[int] = []
+    words: dict[int, frozenset[str]] = {}
+    of_document: dict[int, int] = {}
+    for place, candidate in enumerate(candidates):
+        if len(chosen) == limit:
+            break
+        words[place] = frozenset(_WORD.findall(candidate.text.casefold()))
+        if of_document.get(candidate.document, 0) >= most:
+            continue
+        if any(_alike(candidate, words[place], candidates[other], words[other], tuning) for other in chosen):
+            continue
+        chosen.append(place)
+        of_document[candidate.document] = of_document.get(candidate.document, 0) + 1
+    spare = [place for place in range(len(candidates)) if place not in set(chosen)]
+    return [candidates[place] for place in sorted(chosen + spare[: limit - len(chosen)])]
+
+
+def fit(passages: Sequence[Passage], budget_tokens: int, count: Callable[[str], int]) -> tuple[Passage, ...]:
+    """The best passages, in their order, whose texts have no more than `budget_tokens` together.
+
+    One that does not fit is passed over: a smaller one behind it may.
+    """
+    taken: list[Passage] = []
+    for passage in passages:
+        tokens = count(passage.chunk.text)
+        if tokens <= budget_tokens:
+            taken.append(passage)
+            budget_tokens -= tokens
+    return tuple(taken)
+
+
+def _alike(one: C, words: frozenset[str], other: C, others: frozenset[str], tuning: Tuning) -> bool:
+    """Do both say the same?"""
+    if one.document == other.document:
+        shared = min(one.end, other.end) - max(one.start, other.start)
+        if shared >= tuning.near_duplicate * min(one.end - one.start, other.end - other.start):
+            return True
+    union = len(words | others)
+    return union > 0 and len(words & others) >= tuning.near_duplicate * union

@@ -1,0 +1,154 @@
+"""The knowledge bases of a node's owner, in one SQLite file."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import apsw
+import trio
+
+from ryvion_node.knowledge import bases, disclosures, documents, index, lookup
+from ryvion_node.knowledge.connections import Connections, open_connections
+from ryvion_node.knowledge.database import find_damage, one
+from ryvion_node.knowledge.interface import KnowledgeBase, Passage, StoredDocument
+from ryvion_node.knowledge.records import Added, DisclosedChunk, Disclosure
+
+_RECLAIMED_PAGES = 1_024
+"""Given back to the file system at once: 16 MiB, a tenth of a second."""
+
+
+@contextlib.asynccontextmanager
+async def open_store(
+    path: Path, *, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+) -> AsyncIterator[KnowledgeStore]:
+    """Open the file at `path`, which other processes may have open as well.
+
+    Raises KnowledgeCorrupt, KnowledgeTooNew, KnowledgeInUse, KnowledgeNotOpened or TooOpen.
+    """
+    async with open_connections(path) as connections:
+        yield KnowledgeStore(connections, clock_ms)
+
+
+class KnowledgeStore:
+    """What was written is on disk when a method returns. All of them raise KnowledgeUnavailable when the file cannot be
+    used, those that name a knowledge base or document KnowledgeBaseUnknown or DocumentUnknown.
+    """
+
+    def __init__(self, connections: Connections, clock_ms: Callable[[], int]) -> None:
+        self.connections = connections
+        self._clock_ms = clock_ms
+        self.added = trio.Event()
+        """Set when there is something to ingest; whoever waits for it puts a new one in its place."""
+
+    async def create_knowledge_base(self, name: str, jurisdictions: tuple[str, ...] = ()) -> KnowledgeBase:
+        """Names may repeat, ids do not; its passages stay within `jurisdictions` for good. Raises KnowledgeLimit."""
+        return await self.connections.write(lambda db: bases.create(db, name, jurisdictions, self._clock_ms()))
+
+    async def knowledge_bases(self) -> tuple[KnowledgeBase, ...]:
+        """All, oldest first."""
+        return await self.connections.read(bases.every)
+
+    async def knowledge_base(self, knowledge_base: str) -> KnowledgeBase:
+        return await self.connections.read(lambda db: bases.get(db, knowledge_base))
+
+    async def delete_knowledge_base(self, knowledge_base: str) -> None:
+        """With everything in it; only the record of what left the machine stays."""
+        await self.connections.write(lambda db: bases.delete(db, knowledge_base))
+        await self._reclaim()
+
+    async def add_document(self, knowledge_base: str, data: bytes, filename: str) -> Added:
+        """Queue a file for reading; `filename` may have folders in front. Raises KnowledgeLimit."""
+        added = await self.connections.write(
+            lambda db: documents.add(db, knowledge_base, data, filename, self._clock_ms())
+        )
+        self.added.set()
+        return added
+
+    async def documents(
+        self, knowledge_base: str, limit: int = 100, after: str | None = None
+    ) -> tuple[StoredDocument, ...]:
+        """Oldest first, at most MAX_LISTED, those behind the document `after`."""
+        return await self.connections.read(lambda db: documents.page(db, knowledge_base, limit, after))
+
+    async def document(self, knowledge_base: str, document: str) -> StoredDocument:
+        return await self.connections.read(lambda db: documents.get(db, knowledge_base, document))
+
+    async def delete_document(self, knowledge_base: str, document: str) -> None:
+        """With its passages and vectors, however far it is."""
+        await self.connections.write(lambda db: documents.delete(db, knowledge_base, document))
+        await self._reclaim()
+
+    async def chunks(self, knowledge_base: str, chunk_ids: Sequence[str]) -> tuple[Passage, ...]:
+        """Passages by id, in this order, with score 0; those that are not there are left out."""
+
+        def load(db: apsw.Connection) -> tuple[Passage, ...]:
+            base = bases.get_index(db, knowledge_base)
+            found = [lookup.chunk_by_id(db, base, chunk_id) for chunk_id in chunk_ids]
+            return tuple(lookup.passage(chunk, knowledge_base) for chunk in found if chunk is not None)
+
+        return await self.connections.read(load)
+
+    async def forget_vectors(self, knowledge_base: str) -> None:
+        """Have all vectors made anew, by whichever model the embedder prefers then."""
+
+        def forget(db: apsw.Connection) -> None:
+            bases.set_model(db, bases.get_index(db, knowledge_base), None)
+
+        await self.connections.write(forget)
+        self.added.set()
+
+    async def record_disclosure(self, disclosure: Disclosure) -> None:
+        """Note what a job carries away, before it does; a second time changes nothing. Raises KnowledgeLimit."""
+        await self.connections.write(lambda db: disclosures.record(db, disclosure))
+
+    async def disclosures(
+        self,
+        *,
+        job_id: str | None = None,
+        completion_id: str | None = None,
+        knowledge_base: str | None = None,
+        limit: int = 100,
+    ) -> tuple[Disclosure, ...]:
+        """What left the machine, newest first, at most MAX_LISTED; also of knowledge bases that were deleted."""
+        return await self.connections.read(
+            partial(
+                disclosures.find,
+                job_id=job_id,
+                completion_id=completion_id,
+                knowledge_base=knowledge_base,
+                limit=limit,
+            )
+        )
+
+    async def embedded_chunks(self, knowledge_base: str, texts_sha256: Sequence[bytes]) -> tuple[DisclosedChunk, ...]:
+        """The passages of texts that an embedder was given, by the SHA-256 of each text: for `record_disclosure`."""
+        return await self.connections.read(
+            lambda db: disclosures.embedded_chunks(db, knowledge_base, tuple(texts_sha256))
+        )
+
+    async def find_damage(self) -> str | None:
+        """For `doctor`: what is wrong with the file or its indexes; reads all of it."""
+
+        def look(db: apsw.Connection) -> str | None:
+            numbers = [number for (number,) in db.execute("SELECT number FROM bases")]
+            checks = (index.find_damage(db, number) for number in numbers)
+            return find_damage(db) or next((found for found in checks if found), None)
+
+        return await self.connections.write(look)
+
+    async def _reclaim(self) -> None:
+        """Give pages back to the file system when a quarter of the file is unused; others write in between."""
+
+        def step(db: apsw.Connection) -> bool:
+            pages, free = one(db, "SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count")
+            if free < _RECLAIMED_PAGES or free * 4 < pages:
+                return False
+            db.execute(f"PRAGMA incremental_vacuum({_RECLAIMED_PAGES})").fetchall()
+            return True
+
+        while await self.connections.write(step):
+            pass
