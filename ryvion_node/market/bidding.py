@@ -84,7 +84,7 @@ class Bidding:
             self._nursery.start_soon(self._ask, eligible, order, nonce, answers_in)
         result = Round()
         try:
-            await self._gather(asked, answers, result)
+            await self._gather(asked, answers, result, patient=order.preferences.ranking == "price")
         except BaseException:
             for live in result.bids:
                 self.release(live)
@@ -101,7 +101,11 @@ class Bidding:
                 self.release(answer)
         answers.close()
 
-    async def _gather(self, asked: Sequence[Eligible], answers: trio.MemoryReceiveChannel[Answer], into: Round) -> None:
+    async def _gather(
+        self, asked: Sequence[Eligible], answers: trio.MemoryReceiveChannel[Answer], into: Round, *, patient: bool
+    ) -> None:
+        """`patient`: who wants the lowest price waits the whole grace time for it."""
+        shortest_s = QUOTE_GRACE_MAX_S if patient else QUOTE_GRACE_MIN_S
         started = trio.current_time()
         waiting = {eligible.key: eligible for eligible in asked}
         with trio.move_on_after(QUOTE_TIMEOUT_S) as scope:
@@ -111,7 +115,7 @@ class Bidding:
                     del waiting[answer.bid.eligible.key]
                     into.bids.append(answer)
                     took_s = trio.current_time() - started
-                    grace_s = min(max(took_s, QUOTE_GRACE_MIN_S), QUOTE_GRACE_MAX_S)
+                    grace_s = min(max(took_s, shortest_s), QUOTE_GRACE_MAX_S)
                     scope.deadline = min(scope.deadline, trio.current_time() + grace_s)
                 else:
                     del waiting[answer.line.node_key]

@@ -165,7 +165,8 @@ def _unwanted(offer: Offer, model: ModelOffer, wanted: Preferences, prompt: Prom
         return Miss("preferences", reason, (name,))
 
     if wanted.allow is not None and offer.node_key not in wanted.allow:
-        return miss("allow", "allow: it is not among the nodes that may run this")
+        nobody = "by request and key together no node may run this"
+        return miss("allow", f"allow: {'it is not among the nodes that may run this' if wanted.allow else nobody}")
     if offer.node_key in wanted.deny:
         return miss("deny", "deny: it is among the nodes that may not run this")
     if wanted.digests is not None and model.digest not in wanted.digests:

@@ -20,8 +20,8 @@ FIRST_TOKEN_WEIGHT: Final = 0.25
 SPEED_WEIGHT: Final = 0.25
 _MERITS: Final[dict[Sort, str]] = {
     "balanced": "best balance of price, first token and speed",
-    "price": "as cheap as the next, and better in the rest",
-    "latency": "done as soon as the next, and better in the rest",
+    "price": "as cheap as the next, so the balance decides",
+    "latency": "done as soon as the next, so the balance decides",
 }
 """Of a winner that is best at nothing by itself."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,7 +64,7 @@ UNMET = [
     (Preferences(quantisations=frozenset({"Q4_K_M", "F16"})), [1, 2], "quantisation: Q8_0 is not one of F16, Q4_K_M"),
     (Preferences(min_assurance="count-checked"), [0, 1], "does not promise to count"),
     (Preferences(min_assurance="count-checked"), [0, 1], "tokenizer of its file 0b0b0b0b0b0b is not at hand"),
-    (Preferences(allow=frozenset()), [], "allow: it is not among"),
+    (Preferences(allow=frozenset()), [], "by request and key together no node may run this"),
     (Preferences(digests=frozenset()), [], "that request and key both allow: there is none"),
     (Preferences(sort="price", max_price=0), [0, 1, 2, 3], ""),
 ]
@@ -237,6 +238,21 @@ async def test_preferences_decide_who_runs_the_job(preferences: Preferences, win
         assert bought.placement.route.sort == preferences.ranking
         route = await market.buyer.route(order(preferences=preferences))
         assert (route.winner, route.sort) == (KEYS[winner], preferences.ranking)
+
+
+@virtual_time
+@pytest.mark.parametrize(("sort", "winner"), [("balanced", 1), ("price", 0)])
+async def test_who_wants_the_lowest_price_waits_a_little_for_it(sort: str, winner: int) -> None:
+    async with marketplace(*PLANS) as market:
+        cheap = market.sellers[0]
+
+        async def late(stream: Stream) -> None:
+            await trio.sleep(0.2)
+            await cheap.seller.serve(stream)
+
+        cheap.network.serve(MARKET_PROTOCOL, late)
+        bought = await buy(market, order(preferences=Preferences(sort=sort)))  # type: ignore[arg-type]
+        assert bought.placement is not None and bought.placement.node_key == KEYS[winner]
 
 
 @virtual_time
