@@ -14,9 +14,9 @@ from ryvion_protocol.constants import MAX_TOOL_CALLS
 from ryvion_protocol.messages import ChatMessage, ToolCall
 from ryvion_protocol.schema import as_label
 
-_NOT_HONOURED: Final[dict[str, tuple[object, ...]]] = {"audio": (), "function_call": (), "refusal": ()}
+_NOT_HONOURED: Final[dict[str, tuple[object, ...]]] = {"audio": (), "function_call": ()}
 _ROLE_ON_THE_WIRE: Final = {"developer": "system"}
-_TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class CalledFunction(Strict):
@@ -42,6 +42,8 @@ class Message(Strict):
     name: str | None = None
     tool_calls: list[AssistantCall] | None = None
     tool_call_id: str | None = None
+    refusal: str | None = None
+    """What an assistant said instead of content, in an answer of another provider's."""
 
 
 def chat_message(message: Message, where: str) -> ChatMessage:
@@ -50,7 +52,10 @@ def chat_message(message: Message, where: str) -> ChatMessage:
     if message.role == "function":
         raise unsupported(f"{where}.role", "is 'function', which is not supported; send the result with role 'tool'")
     calls = _calls(message, where)
-    if message.content is None and not calls:
+    content = message.content
+    if content is None and message.role == "assistant":
+        content = message.refusal
+    if content is None and not calls:
         raise missing(f"{where}.content")
     if message.role == "tool" and not message.tool_call_id:
         raise missing(f"{where}.tool_call_id")
@@ -58,7 +63,7 @@ def chat_message(message: Message, where: str) -> ChatMessage:
         raise invalid_value(f"{where}.tool_call_id", "stands in a message that is no tool's")
     return ChatMessage(
         role=_ROLE_ON_THE_WIRE.get(message.role, message.role),
-        content=_text(message.content, f"{where}.content"),
+        content=_text(content, f"{where}.content"),
         name=_label(message.name or "", f"{where}.name"),
         tool_calls=calls,
         tool_call_id=_label(message.tool_call_id or "", f"{where}.tool_call_id"),
@@ -87,9 +92,9 @@ def _check_answered(calls: Sequence[ToolCall], answered: Set[str], caller: int) 
             raise invalid_value(f"messages[{caller}].tool_calls[{number}]", problem)
 
 
-def tool_name(name: str, where: str) -> str:
-    """A function's name, when it is one."""
-    if not _TOOL_NAME.fullmatch(name):
+def check_name(name: str, where: str) -> str:
+    """The name of a function or of a schema, when it is one."""
+    if not _NAME.fullmatch(name):
         raise invalid_value(where, "must be 1 to 64 letters, digits, '_' or '-'")
     return name
 
@@ -102,6 +107,8 @@ def _text(content: str | list[TextPart] | None, where: str) -> str:
 
 
 def _part(part: TextPart, where: str) -> str:
+    if part.type == "refusal" and part.refusal is not None:
+        return part.refusal
     if part.type != "text":
         problem = f"'{where}' is of type '{part.type:.40}'; only text parts are supported."
         raise ApiError("unsupported_parameter", problem, param=f"{where}.type")
@@ -127,7 +134,7 @@ def _call(call: AssistantCall, where: str) -> ToolCall:
         raise missing(f"{where}.function")
     if not call.id:
         raise invalid_value(f"{where}.id", "is empty")
-    name = tool_name(call.function.name, f"{where}.function.name")
+    name = check_name(call.function.name, f"{where}.function.name")
     return ToolCall(_label(call.id, f"{where}.id"), name, call.function.arguments)
 
 

@@ -20,6 +20,7 @@ class TextPart(Strict):
 
     type: str
     text: str | None = None
+    refusal: str | None = None
 
 
 def _text_or_parts(value: object) -> str:

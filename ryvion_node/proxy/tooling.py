@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Discriminator, Field, JsonValue, Tag
 
 from ryvion_node.proxy.constants import MAX_PARAMETERS_DEPTH, MAX_SCHEMA_DEPTH, MAX_TOOLS_BYTES
-from ryvion_node.proxy.messages import tool_name
+from ryvion_node.proxy.messages import check_name
 from ryvion_node.proxy.shapes import Strict
 from ryvion_node.proxy.validation import invalid_value, missing, unsupported
 from ryvion_protocol.constants import MAX_GRAMMAR_BYTES, MAX_TOOLS
@@ -105,7 +105,7 @@ def _tool(definition: ToolDefinition, where: str) -> Tool:
     schema = ""
     if function.parameters is not None:
         schema = _schema_text(function.parameters, f"{where}.function.parameters", MAX_PARAMETERS_DEPTH)
-    return Tool(tool_name(function.name, f"{where}.function.name"), function.description or "", schema)
+    return Tool(check_name(function.name, f"{where}.function.name"), function.description or "", schema)
 
 
 def _choice(choice: str | NamedChoice | None) -> tuple[str, str]:
@@ -131,6 +131,7 @@ def output_format(wanted: ResponseFormat | None) -> OutputFormat:
         return OutputFormat("json_object")
     if wanted.json_schema is None:
         raise missing("response_format.json_schema")
+    check_name(wanted.json_schema.name, "response_format.json_schema.name")
     if wanted.json_schema.definition is None:
         raise missing("response_format.json_schema.schema")
     text = _schema_text(wanted.json_schema.definition, "response_format.json_schema.schema", MAX_SCHEMA_DEPTH)

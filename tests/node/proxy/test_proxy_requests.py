@@ -158,12 +158,16 @@ def test_roles_names_and_parts() -> None:
         {"role": "system", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
         {"role": "user", "name": "Ann", "content": ""},
         {"role": "assistant", "content": "I think", "tool_calls": [], "refusal": None, "annotations": []},
+        {"role": "assistant", "content": None, "refusal": "I will not"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "Nor now"}]},
     ]
     assert order(messages=messages).messages == (
         ChatMessage("system", "be brief", ""),
         ChatMessage("system", "a\nb", ""),
         ChatMessage("user", "", "Ann"),
         ChatMessage("assistant", "I think", ""),
+        ChatMessage("assistant", "I will not", ""),
+        ChatMessage("assistant", "Nor now", ""),
     )
 
 
@@ -204,6 +208,7 @@ def message(**fields: object) -> dict[str, object]:
         (message(role="robot", content="x"), "invalid_value", "messages[1].role"),
         (message(role=5, content="x"), "invalid_type", "messages[1].role"),
         (message(role="user"), "missing_required_parameter", "messages[1].content"),
+        (message(role="user", refusal="no"), "missing_required_parameter", "messages[1].content"),
         (message(role="assistant", content=None), "missing_required_parameter", "messages[1].content"),
         (message(role="user", content=5), "invalid_type", "messages[1].content"),
         (message(role="user", content={"text": "x"}), "invalid_type", "messages[1].content"),

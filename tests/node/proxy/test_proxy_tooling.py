@@ -111,6 +111,14 @@ def nested(depth: int) -> dict[str, object]:
             "missing_required_parameter",
             "response_format.json_schema.schema",
         ),
+        *(
+            (
+                {"response_format": {"type": "json_schema", "json_schema": {"name": name, "schema": {}}}},
+                "invalid_value",
+                "response_format.json_schema.name",
+            )
+            for name in ("", "a b", "x" * 65, "é")
+        ),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": "x"}}},
             "invalid_type",
