@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from ryvion_node.knowledge.reading.builder import TextBuilder
+from ryvion_node.knowledge.reading.builder import TextBuilder, clean
 from ryvion_node.knowledge.reading.outline import Outline
 
 _DEFINITION: Final = re.compile(
@@ -23,7 +23,7 @@ def read_code(text: str, builder: TextBuilder) -> None:
     block: list[str] = []
     path: tuple[str, ...] = ()
     after_gap = True
-    for line in text.splitlines():
+    for line in clean(text).split("\n"):
         if not line.strip():
             after_gap = True
             block.append("")

@@ -27,9 +27,7 @@ _DECLARED: Final = re.compile(
 _NOT_FOR_FILES: Final = frozenset(
     {"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined", "mbcs", "oem"}
 )
-_BINARY: Final = UnreadableDocument(
-    "it is no text: export it as text, Markdown, HTML, PDF, DOCX, CSV or JSON and add that"
-)
+_BINARY: Final = "it is no text: export it as text, Markdown, HTML, PDF, DOCX, CSV or JSON and add that"
 
 
 def decode(data: bytes, builder: TextBuilder) -> str:
@@ -47,7 +45,7 @@ def decode(data: bytes, builder: TextBuilder) -> str:
     if encoding := _utf16_without_mark(data):
         return _certain(data, encoding, builder)
     if not _nuls_are_rare(data) or _looks_binary(data[:_SAMPLE_BYTES]):
-        raise _BINARY
+        raise UnreadableDocument(_BINARY)
     return _guess(data, builder)
 
 
@@ -56,13 +54,13 @@ def _certain(data: bytes, encoding: str, builder: TextBuilder) -> str:
     if (damaged := text.count("\ufffd")) > 0:
         builder.warn(f"{damaged} characters are not valid {encoding} and were replaced")
     if damaged > len(text) // 10:
-        raise _BINARY
+        raise UnreadableDocument(_BINARY)
     return text
 
 
 def _nuls_are_rare(data: bytes) -> bool:
     """A few slip into logs; programs and pictures are full of them."""
-    return data.count(0) * 1000 <= len(data)
+    return data.count(0) * 50 <= len(data)
 
 
 def _utf16_without_mark(data: bytes) -> str:
@@ -105,7 +103,7 @@ def _guess(data: bytes, builder: TextBuilder) -> str:
 def _known(name: str) -> str:
     try:
         # Python also has codecs that make bytes of bytes; those are refused here.
-        b"".decode(name)
+        b"a".decode(name)
         return "" if (known := codecs.lookup(name).name) in _NOT_FOR_FILES else known
     except (LookupError, ValueError):
         return ""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from itertools import zip_longest
 from typing import Final
 
 from markdown_it import MarkdownIt
 
 from ryvion_node.knowledge.interface import BlockKind
-from ryvion_node.knowledge.reading.builder import TextBuilder
+from ryvion_node.knowledge.reading.builder import TextBuilder, clean
 from ryvion_node.knowledge.reading.outline import Outline
 
 _KINDS: Final[dict[str, BlockKind]] = {
@@ -27,7 +28,7 @@ _MARKS: Final = re.compile(r"[*_`~]{1,3}(?=\S)|(?<=\S)[*_`~]{1,3}")
 
 def read_markdown(text: str, builder: TextBuilder) -> None:
     """Add its blocks; headings without their marks."""
-    text = "\n".join(text.splitlines())
+    text = clean(text)
     if front := _FRONT_MATTER.match(text):
         builder.add("prose", front[2])
         text = text[front.end() :]
@@ -36,7 +37,7 @@ def read_markdown(text: str, builder: TextBuilder) -> None:
     parser = MarkdownIt("commonmark").enable("table").disable("inline")
     outline = Outline()
     tokens = parser.parse(text)
-    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+    for token, following in zip_longest(tokens, tokens[1:]):
         if token.level or token.map is None:
             continue
         source = "\n".join(lines[token.map[0] : token.map[1]])

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ryvion_node.knowledge.interface import BlockKind
-from ryvion_node.knowledge.reading.builder import TextBuilder
+from ryvion_node.knowledge.reading.builder import TextBuilder, clean
 
 _LIST_ITEM = re.compile(r"\s*(?:[-*+•‣]|\d{1,3}[.)])\s")
 
@@ -21,7 +21,7 @@ def read_plain(text: str, builder: TextBuilder, page: int | None = None, heading
 def paragraphs(text: str) -> Iterator[str]:
     """Runs of lines that are not empty."""
     lines: list[str] = []
-    for line in text.splitlines():
+    for line in clean(text).split("\n"):
         if line.strip():
             lines.append(line)
         elif lines:
