@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from ryvion_node.config_problems import describe_problems
 from ryvion_node.config_values import (
     Addresses,
+    Aliases,
     Credits,
     FilePath,
     Hours,
@@ -101,6 +102,10 @@ class ProxySection(Section):
     )
     allowed_origins: Strings = Field(
         default=(), description="Origins of web pages that may call the endpoint, such as http://localhost:3000."
+    )
+    aliases: Aliases = Field(
+        default={},
+        description='Other names for models, such as {"gpt-4o-mini" = "ryvion-tiny"}: what clients ask for, and what is bought. Names that change how clients talk are refused.',
     )
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="Largest request taken.")
     default_max_completion_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = Field(

@@ -71,6 +71,8 @@ def _default(field: FieldInfo) -> str:
 def _toml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if value == {}:
+        return "{}"
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, (int, float)):
@@ -104,6 +106,8 @@ def _type(annotation: Any, metadata: list[Any]) -> str:
         return next(_type(part, []) for part in parts if part is not type(None))
     if origin is Literal:
         return " or ".join(f"`{part}`" for part in parts)
+    if origin is dict:
+        return f"{_type(parts[1], [])}s by name"
     if origin is tuple:
         return f"list of {_type(parts[0], [])}s"
     return _WORDS.get(annotation, "table")

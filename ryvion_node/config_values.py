@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ryvion_node.hours import Window, parse_window
 from ryvion_node.jurisdictions import parse_country
@@ -17,6 +17,7 @@ MICRO = 1_000_000
 """Micro-credits in a credit."""
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?) ?([kMGT]i?)?B?", re.ASCII)
 _SIZES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_DIALECT = re.compile(r"(^|/)(gpt-5|o\d)|codex", re.IGNORECASE)
 _ADDRESS = r"^/[!-~]{1,255}$"
 
 
@@ -71,6 +72,16 @@ def _at_least_a_mebibyte(size: int) -> int:
     return size
 
 
+def check_aliases(aliases: dict[str, str]) -> dict[str, str]:
+    """As they are; ValueError for an alias of an alias, and for names by which clients choose another dialect."""
+    for alias, name in aliases.items():
+        if name in aliases:
+            raise ValueError(f"'{alias}' stands for '{name}', which is an alias itself; name the model")
+        if _DIALECT.search(alias):
+            raise ValueError(f"clients ask for other things of a model called '{alias}'; choose a name such as gpt-4o")
+    return aliases
+
+
 def as_windows(value: object) -> object:
     """Texts as hours of the week; ValueError for what is none."""
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
@@ -113,6 +124,7 @@ Size = Annotated[int, BeforeValidator(parse_size), Field(le=2**50)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 FilePath = Annotated[Path, BeforeValidator(as_path)]
 Strings = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
+Aliases = Annotated[dict[ModelName, ModelName], Field(max_length=256), AfterValidator(check_aliases)]
 Hours = Annotated[tuple[Window, ...], BeforeValidator(as_windows)]
 Addresses = Annotated[
     tuple[Annotated[str, Field(pattern=_ADDRESS)], ...], BeforeValidator(as_tuple), Field(max_length=64)

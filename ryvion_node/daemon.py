@@ -318,6 +318,7 @@ async def _start_buying(
         port=config.proxy.port,
         allowed_hosts=config.proxy.allowed_hosts,
         allowed_origins=config.proxy.allowed_origins,
+        aliases=config.proxy.aliases,
         max_body_bytes=config.proxy.max_body_bytes,
         default_max_completion_tokens=config.proxy.default_max_completion_tokens,
         keep_alive_s=config.proxy.keep_alive_s,

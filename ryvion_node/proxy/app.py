@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from ryvion_node.market.interface import Market
 from ryvion_node.proxy.access import Keys
+from ryvion_node.proxy.aliases import AliasedMarket
 from ryvion_node.proxy.chat import ChatCompletions
 from ryvion_node.proxy.counting import CountedMarket, RequestCounter
 from ryvion_node.proxy.embeddings import Embeddings
@@ -42,11 +43,11 @@ def create_app(
     ports: Iterable[int],
 ) -> Starlette:
     """The application as served on `ports`; it needs trio, and no lifespan."""
-    market = CountedMarket(market, metrics)
+    market = CountedMarket(AliasedMarket(market, settings.aliases), metrics)
     hosts = frozenset(f"{host.lower()}:{port}" for host in settings.allowed_hosts for port in ports)
     policy = Policy(hosts, frozenset(settings.allowed_origins))
     till = Till(keys, settings, Idempotency(vault, receipts))
-    models, stored = Models(market, keys), Receipts(receipts, keys)
+    models, stored = Models(market, keys, settings.aliases), Receipts(receipts, keys)
     routes = [
         Route("/v1/chat/completions", ChatCompletions(market, till, settings), methods=["POST"]),
         Route("/v1/completions", TextCompletions(market, till, settings), methods=["POST"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from starlette.requests import Request
@@ -10,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from ryvion_node.market.interface import Market
 from ryvion_node.proxy.access import Keys, admit
+from ryvion_node.proxy.aliases import with_aliases
 from ryvion_node.proxy.answers import models_json
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.exchange import Exchange
@@ -32,15 +34,16 @@ class Health:
 class Models:
     """GET /v1/models and /v1/models/{id}: what can be bought now."""
 
-    def __init__(self, market: Market, keys: Keys) -> None:
+    def __init__(self, market: Market, keys: Keys, aliases: Mapping[str, str]) -> None:
         self._market = market
         self._keys = keys
+        self._aliases = aliases
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
         exchange = Exchange.of(scope)
         await admit(exchange.headers, self._keys, "list_models")
-        models = models_json(self._market.offers())
+        models = with_aliases(models_json(self._market.offers()), self._aliases)
         wanted: str | None = scope["path_params"].get("model")
         if wanted is None:
             await exchange.answer_json({"object": "list", "data": list(models.values())})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ryvion_node.proxy.constants import KEEP_ALIVE_S, MAX_BODY_BYTES, MAX_IN_FLIGHT
 
@@ -18,6 +19,8 @@ class Settings:
     """Host headers that are answered; the port that was bound is added."""
     allowed_origins: tuple[str, ...] = ()
     """Web pages that may call, as `https://name:port`."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """What clients ask for -> the model that is bought."""
     max_body_bytes: int = MAX_BODY_BYTES
     default_max_completion_tokens: int | None = None
     max_in_flight: int = MAX_IN_FLIGHT
