@@ -77,3 +77,5 @@ MAX_KNOWN_PEERS: Final = 4096
 """Peers whose addresses are remembered, least recently used forgotten: about 4 MB."""
 MAX_ADDRESS_BYTES: Final = 256
 """As in the message schema; a longer multiaddr is never dialled."""
+MAX_PEER_IDS_KEPT: Final = 8192
+"""Texts of peer ids: about 2 MB. More than there may be offers, since every explained choice names each that it heard."""

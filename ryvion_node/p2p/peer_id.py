@@ -9,8 +9,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
-from ryvion_node.p2p.constants import MAX_ADDRESS_BYTES
+from ryvion_node.p2p.constants import MAX_ADDRESS_BYTES, MAX_PEER_IDS_KEPT
 from ryvion_protocol.schema import NodeKey
 
 _ED25519_PREFIX = bytes.fromhex("002408011220")
@@ -58,6 +59,7 @@ def key_of_bytes(raw: bytes) -> NodeKey:
     return NodeKey(raw[len(_ED25519_PREFIX) :])
 
 
+@lru_cache(maxsize=MAX_PEER_IDS_KEPT)
 def peer_id_of(key: NodeKey) -> str:
     """The peer id as people see it: `12D3KooW...`."""
     return _base58_encode(peer_id_bytes(key))
