@@ -1,8 +1,10 @@
-"""`python -m ryvion_node.knowledge.reading --parent PID --named EXTENSION`: a file on stdin, its text on stdout."""
+"""`python -m ryvion_node.knowledge.reading PARENT MEMORY_BYTES CPU_S NAME`: a file on stdin, its text on stdout.
+
+Only `process.py` runs it, once for each document, so it starts with as few imports as it can.
+"""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
@@ -15,18 +17,13 @@ from ryvion_node.walls.isolation import confine, isolate, limit_memory, limit_pr
 
 def main() -> None:
     """Build the walls first, read after."""
-    parser = argparse.ArgumentParser(prog="ryvion_node.knowledge.reading")
-    parser.add_argument("--parent", type=int, required=True)
-    parser.add_argument("--named", default="")
-    parser.add_argument("--memory-bytes", type=int, default=limits.READER_MEMORY_BYTES)
-    parser.add_argument("--cpu-s", type=int, default=limits.READER_CPU_S)
-    arguments = parser.parse_args()
-    isolate(arguments.parent, walls=True, open_files=limits.READER_OPEN_FILES)
+    parent, memory_bytes, cpu_s, filename = sys.argv[1:]
+    isolate(int(parent), walls=True, open_files=limits.READER_OPEN_FILES)
     out = take_stdout()
     confine((), has_gpu=False)
-    limit_memory(arguments.memory_bytes)
-    limit_processor(arguments.cpu_s)
-    answer = _answer(sys.stdin.buffer.read(limits.MAX_FILE_BYTES + 1), f"document.{arguments.named}")
+    limit_memory(int(memory_bytes))
+    limit_processor(int(cpu_s))
+    answer = _answer(sys.stdin.buffer.read(limits.MAX_FILE_BYTES + 1), filename)
     with os.fdopen(out, "wb") as stdout:
         stdout.write(answer)
         stdout.flush()

@@ -53,7 +53,7 @@ def _certain(data: bytes, encoding: str, builder: TextBuilder) -> str:
     text = data.decode(encoding, "replace")
     if (damaged := text.count("\ufffd")) > 0:
         builder.warn(f"{damaged} characters are not valid {encoding} and were replaced")
-    if damaged > len(text) // 10:
+    if damaged > len(text) // 10 or not _is_readable(text[:_SAMPLE_BYTES], 0.95):
         raise UnreadableDocument(_BINARY)
     return text
 
@@ -81,7 +81,12 @@ def _is_valid(sample: bytes, encoding: str) -> bool:
         text = sample[:-2].decode(encoding)
     except UnicodeDecodeError:
         return False
-    return sum(char.isprintable() or char.isspace() for char in text) >= 0.98 * len(text)
+    return _is_readable(text, 0.98)
+
+
+def _is_readable(text: str, share: float) -> bool:
+    """Are so many of its characters letters, signs and spaces?"""
+    return sum(char.isprintable() or char.isspace() for char in text) >= share * len(text)
 
 
 def _looks_binary(sample: bytes) -> bool:

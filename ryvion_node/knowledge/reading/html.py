@@ -101,9 +101,7 @@ class _Page:
     def _takes_whole(self, element: etree._Element) -> bool:
         """Is nothing below to be walked over: because it is not seen, or because it has just been added?"""
         tag = element.tag
-        if tag in _UNSEEN or element.get("hidden") is not None or element.get("role") == "navigation":
-            return True
-        if _HIDDEN.search(element.get("style", "")):
+        if _is_unseen(element):
             return True
         if tag == "pre":
             self._flush()
@@ -170,5 +168,26 @@ def _rows(table: etree._Element) -> Iterator[str]:
 
 
 def _seen(cell: etree._Element) -> str:
-    texts = cell.xpath(".//text()[not(ancestor::script or ancestor::style)]")
-    return " ".join(map(str, texts)) if isinstance(texts, list) else ""
+    parts: list[str] = []
+    skipped: etree._Element | None = None
+    for event, element in etree.iterwalk(cell, events=("start", "end")):
+        if skipped is None and event == "start":
+            if element is not cell and _is_unseen(element):
+                skipped = element
+            else:
+                parts.append(element.text or element.get("alt") or "")
+        elif event == "end" and skipped in (None, element):
+            skipped = None
+            if element is not cell:
+                # Blocks within a cell have a space between them, letters of one word have none.
+                parts += ["" if element.tag in _INLINE and element.tag != "br" else " ", element.tail or ""]
+    return "".join(parts)
+
+
+def _is_unseen(element: etree._Element) -> bool:
+    return (
+        element.tag in _UNSEEN
+        or element.get("hidden") is not None
+        or element.get("role") == "navigation"
+        or _HIDDEN.search(element.get("style", "")) is not None
+    )

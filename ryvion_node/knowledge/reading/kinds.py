@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 from typing import Final, Literal
 
 from ryvion_node.knowledge.reading.errors import UnreadableDocument
@@ -57,7 +56,7 @@ _HTML_HEAD: Final = re.compile(
 
 def binary_kind(data: bytes) -> BinaryKind | None:
     """PDF, DOCX, or None for what may be text. Raises UnreadableDocument for known formats that are not read."""
-    if b"%PDF-" in data[:_PDF_HEAD_WITHIN]:
+    if _is_pdf(data):
         return "pdf"
     if data.startswith(_ZIP):
         return _kind_of_zip(data)
@@ -82,7 +81,17 @@ def text_kind(text: str, filename: str) -> tuple[TextKind, str]:
     return named, ""
 
 
+def _is_pdf(data: bytes) -> bool:
+    """Something may stand before the header, yet a text about PDF is none."""
+    head = data[:_PDF_HEAD_WITHIN]
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n\0").startswith(b"%PDF-") or (
+        b"%PDF-" in head and b"startxref" in data[-2048:]
+    )
+
+
 def _kind_of_zip(data: bytes) -> BinaryKind:
+    import zipfile
+
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = frozenset(archive.namelist())

@@ -46,9 +46,14 @@ async def read_in_process(data: bytes, filename: str, allowed: ReaderLimits | No
 
 def reader_command(filename: str, allowed: ReaderLimits) -> list[str]:
     """How to run a reader with this interpreter. Others may see arguments, so the name is not among them."""
-    command = [sys.executable, "-m", "ryvion_node.knowledge.reading", "--parent", str(os.getpid())]
-    command += ["--memory-bytes", str(allowed.memory_bytes), "--cpu-s", str(allowed.cpu_s)]
-    return [*command, "--named", extension(filename)]
+    figures = (os.getpid(), allowed.memory_bytes, allowed.cpu_s)
+    return [
+        sys.executable,
+        "-m",
+        "ryvion_node.knowledge.reading",
+        *map(str, figures),
+        f"document.{extension(filename)}",
+    ]
 
 
 async def _ask(data: bytes, command: list[str], wall_s: float) -> tuple[bytes, int | None]:

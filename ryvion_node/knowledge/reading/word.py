@@ -141,5 +141,10 @@ def _words(element: BaseOxmlElement) -> str:
 
 def _rows(table: BaseOxmlElement) -> str:
     """One line for a row; a table within a cell becomes part of its line."""
-    rows = ([" ".join(_words(cell).split()) for cell in row.iter(_CELL)] for row in table.iter(_ROW))
+    rows = ([" ".join(_words(cell).split()) for cell in _own(row, _CELL, _ROW)] for row in _own(table, _ROW, _TABLE))
     return "\n".join(" | ".join(row) for row in rows if any(row))
+
+
+def _own(element: BaseOxmlElement, tag: str, of: str) -> Iterator[BaseOxmlElement]:
+    """Those below, but for those of an inner table."""
+    return (part for part in element.iter(tag) if next(part.iterancestors(of), None) is element)

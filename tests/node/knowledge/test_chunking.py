@@ -31,7 +31,7 @@ DOCUMENTS = st.lists(BLOCKS, max_size=12).map(lambda blocks: document(*blocks))
 SIZES = st.integers(16, 120).flatmap(lambda most: st.builds(ChunkSizes, st.just(most), st.integers(0, most // 2)))
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(DOCUMENTS, SIZES)
 def test_every_word_is_in_a_chunk_and_every_chunk_is_its_span(text: DocumentText, sizes: ChunkSizes) -> None:
     chunks = cut(text, sizes)
@@ -51,6 +51,7 @@ def test_every_word_is_in_a_chunk_and_every_chunk_is_its_span(text: DocumentText
         assert earlier.end - later.start <= sizes.overlap
 
 
+@settings(deadline=None)
 @given(DOCUMENTS, SIZES)
 def test_no_chunk_goes_across_a_top_heading(text: DocumentText, sizes: ChunkSizes) -> None:
     tops = [block.start for block in text.blocks if block.kind == "heading" and len(block.headings) < 2]
@@ -61,6 +62,7 @@ def test_no_chunk_goes_across_a_top_heading(text: DocumentText, sizes: ChunkSize
         assert not inside or len(inside) <= body, "only headings without a text between them stay together"
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("e\u0301👩\u200d🏽🇩🇪\u0928\u093f"), min_size=40, max_size=400))
 def test_no_character_is_cut(line: str) -> None:
     from ryvion_node.knowledge.chunking import _belongs_together

@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading_support import shown
 
@@ -33,18 +33,21 @@ def built(draw: st.DrawFn) -> DocumentText:
     return builder.build(pages)
 
 
+@settings(deadline=None)
 @given(built())
 def test_every_document_comes_back(document: DocumentText) -> None:
     assert unpack(pack_document(document)) == document
     assert all(len(path) <= limits.MAX_HEADINGS for _kind, _text, path in shown(document))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200) | st.binary(max_size=100).map(lambda tail: b"text" + tail))
 def test_any_bytes_are_refused(answer: bytes) -> None:
     with pytest.raises((BadAnswer, UnreadableDocument)):
         unpack(answer)
 
 
+@settings(deadline=None)
 @given(built(), st.data())
 def test_a_changed_answer_is_a_sound_document_or_refused(document: DocumentText, data: st.DataObject) -> None:
     answer = bytearray(pack_document(document))

@@ -30,6 +30,7 @@ def report(document: Document) -> None:
     table = document.add_table(2, 2)
     for number, cell in enumerate(cell for row in table.rows for cell in row.cells):
         cell.text = f"cell {number}\nmore"
+    table.cell(1, 1).add_table(1, 1).cell(0, 0).text = "inner"
     document.add_heading("Deep", 3)
     document.add_paragraph("End.")
 
@@ -46,7 +47,7 @@ def test_structure_is_kept() -> None:
         ("heading", "Parts", ("Bridges",)),
         ("list", "- arch\n- pier", parts),
         ("prose", "One\ntwo\tthree", parts),
-        ("table", "cell 0 more | cell 1 more\ncell 2 more | cell 3 more", parts),
+        ("table", "cell 0 more | cell 1 more\ncell 2 more | cell 3 more inner", parts),
         ("heading", "Deep", parts),
         ("prose", "End.", (*parts, "Deep")),
     ]

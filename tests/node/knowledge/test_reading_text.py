@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading_support import check, read, refusal, shown
 
@@ -83,6 +84,7 @@ def test_one_form_of_text() -> None:
         (bytes(range(256)) * 20, "no text"),
         (bytes(5000), "no text"),
         (b"\xff\xfe" + b"\x00\xd8" * 500, "no text"),
+        (b"\xff\xfe" + random.Random(7).randbytes(5000), "no text"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "save it as DOCX"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + "EncryptedPackage".encode("utf-16-le"), "password"),
         (b"{\\rtf1 Hello}", "save it as DOCX"),
@@ -104,6 +106,7 @@ def test_a_wrong_name_is_told() -> None:
     document = read_document(b"Just text.", "a.pdf")
     assert document.text == "Just text."
     assert document.warnings == ("it is named .pdf, yet was read as plain text, which it is",)
+    assert read("# A text about\n\n%PDF-1.4", "a.md")[1] == ("prose", "%PDF-1.4", ("A text about",))
     document = read_document(b"<!DOCTYPE html><p>Page", "a.md")
     assert shown(document) == [("prose", "Page", ())]
     assert "read as HTML" in document.warnings[0]
@@ -211,6 +214,7 @@ def test_names_are_labels(name: str, label: str) -> None:
     assert safe_filename(name) == label
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(), max_size=300))
 def test_every_name_becomes_a_label(name: str) -> None:
     label = safe_filename(name)
@@ -223,12 +227,14 @@ def test_every_name_becomes_a_label(name: str) -> None:
     assert extension(label).isalnum() or not extension(label)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=600), st.sampled_from("txt md html csv json py pdf docx".split()))
 def test_any_bytes_are_a_document_or_unreadable(data: bytes, ending: str) -> None:
     with contextlib.suppress(UnreadableDocument):
         check(read_document(data, f"a.{ending}"))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=400), st.sampled_from("txt md html csv tsv json jsonl py".split()))
 def test_any_text_is_a_document_or_unreadable(text: str, ending: str) -> None:
     with contextlib.suppress(UnreadableDocument):
