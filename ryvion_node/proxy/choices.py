@@ -32,35 +32,35 @@ async def buy_choices(market: Market, orders: Sequence[ChatOrder], sinks: Sequen
 
     The others are placed once the first is. A failure is returned, not raised, so that no nursery on the way wraps it.
     """
-    return await _Choices(market, orders, sinks).run()
+    async with trio.open_nursery() as nursery:
+        choices = _Choices(market, orders, sinks, nursery)
+        await choices.buy(0)
+    return choices.failure
 
 
 class _Choices:
     """One answer's jobs. A job that finds no room waits, holding nothing, until another one has got on."""
 
-    def __init__(self, market: Market, orders: Sequence[ChatOrder], sinks: Sequence[ChoiceSink]) -> None:
+    def __init__(
+        self, market: Market, orders: Sequence[ChatOrder], sinks: Sequence[ChoiceSink], nursery: trio.Nursery
+    ) -> None:
+        self.failure: Exception | None = None
+        """The first."""
         self._market = market
         self._orders = orders
         self._sinks = sinks
-        self._nursery: trio.Nursery | None = None
+        self._nursery = nursery
         self._placed = False
         """Is any?"""
-        self._under_way = 0
+        self._under_way = 1
         """Jobs that are being placed or run."""
         self._waiting: deque[trio.Event] = deque()
-        self._failure: Exception | None = None
 
-    async def run(self) -> Exception | None:
-        async with trio.open_nursery() as self._nursery:
-            self._under_way += 1
-            await self._choice(0)
-        return self._failure
-
-    async def _choice(self, index: int) -> None:
+    async def buy(self, index: int) -> None:
+        """One choice to its end, or to the end of all."""
         failure = await self._buy(index)
-        if failure is not None and self._failure is None:
-            assert self._nursery is not None
-            self._failure = failure
+        if failure is not None and self.failure is None:
+            self.failure = failure
             self._nursery.cancel_scope.cancel()
 
     async def _buy(self, index: int) -> Exception | None:
@@ -91,10 +91,9 @@ class _Choices:
             self._wake_one()
             return
         self._placed = True
-        assert self._nursery is not None
         for other in range(1, len(self._orders)):
             self._under_way += 1
-            self._nursery.start_soon(self._choice, other)
+            self._nursery.start_soon(self.buy, other)
 
     async def _room(self) -> bool:
         """Wait until another job was placed or has ended; False when none is under way."""

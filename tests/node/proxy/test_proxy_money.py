@@ -44,8 +44,17 @@ class Shop:
             await client.send(method, path, body, authorization=f"Bearer {self.token}", **headers)
             return await client.reply()
 
-    async def chat(self, *, stream: bool = False, max_tokens: int | None = 10, **headers: str) -> Reply:
-        body = {"model": "tiny", "messages": HELLO, "stream": stream, "max_tokens": max_tokens}
+    async def chat(
+        self,
+        *,
+        stream: bool = False,
+        max_tokens: int | None = 10,
+        n: int = 1,
+        max_price: int | None = None,
+        **headers: str,
+    ) -> Reply:
+        body = {"model": "tiny", "messages": HELLO, "stream": stream, "max_tokens": max_tokens, "n": n}
+        body |= {"ryvion": {"max_price": max_price}}
         return await self.ask("POST", "/v1/chat/completions", body, **headers)
 
     async def spent(self) -> Spending:
@@ -118,6 +127,29 @@ async def test_an_answer_is_cut_to_what_is_left(tmp_path: Path) -> None:
         reply = await place.chat(max_tokens=None)
         (job,) = place.market.sellers[0].engine.requests
         assert (reply.status, job.max_tokens) == (200, 300)
+
+
+async def test_a_choice_waits_for_what_another_does_not_use_of_the_budget(tmp_path: Path) -> None:
+    async with shop(tmp_path, Script(ANSWER), budget_total=16_000) as place:
+        reply = await place.chat(n=2)
+        assert reply.json()["ryvion"]["cost_microcredits"] == 12_000  # type: ignore[index]
+        assert (await place.spent()) == Spending(hour=12_000, day=12_000, total=12_000, running=0)
+        listing = (await place.ask("GET", f"/api/v1/receipts?completion_id={reply.json()['id']}")).json()["data"]
+        assert len(listing) == 2  # type: ignore[arg-type]
+
+
+async def test_the_price_of_an_answer_is_kept_by_its_choices_together(tmp_path: Path) -> None:
+    async with shop(tmp_path, Script(ANSWER)) as place:
+        assert (await place.chat(n=3, max_price=30_000)).json()["ryvion"]["cost_microcredits"] == 18_000  # type: ignore[index]
+        assert (await place.chat(n=3, max_price=29_999)).error["code"] == "price_limit"
+        assert (await place.chat(n=1, max_price=29_999)).status == 200
+
+
+async def test_more_choices_than_a_seller_holds_quotes_for(tmp_path: Path) -> None:
+    async with shop(tmp_path, Script(ANSWER)) as place:
+        reply = await place.chat(n=16)
+        assert len(reply.json()["choices"]) == 16  # type: ignore[arg-type]
+        assert (await place.spent()).total == 16 * 6_000
 
 
 async def test_receipts_are_found_by_the_id_of_the_answer(tmp_path: Path) -> None:
