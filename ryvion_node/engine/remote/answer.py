@@ -116,13 +116,15 @@ class Answer:
         if not (text or thoughts or calls or chances):
             return None
         self.chunks += 1
-        self._bytes += len(text.encode()) + len(thoughts.encode())
+        self._bytes += _utf8_bytes(text) + _utf8_bytes(thoughts)
         self._bytes += sum(len(call.arguments.encode()) + len(call.name) for call in calls)
         if self._bytes > self._most_bytes:
             raise Garbled(f"its answer is longer than {self._most_bytes} bytes, for the tokens that were asked for")
         return Piece(text=text, reasoning=thoughts, calls=calls, logprobs=chances)
 
     def _without_echo(self, text: str) -> str:
+        if not self._echo:
+            return text
         echoed = min(len(text), len(self._echo))
         if text[:echoed] != self._echo[:echoed]:
             raise Garbled("it continues another text than it was given")
@@ -170,7 +172,7 @@ class _Joined:
         return "".join(self._parts)
 
     def _keep(self, text: str) -> str:
-        joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        joined = _whole_characters(text)
         self._parts.append(joined)
         return joined
 
@@ -247,7 +249,13 @@ def _compact(arguments: object) -> str:
         raise Garbled("the arguments of a tool call are nested too deep") from None
 
 
+def _utf8_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
 def _whole_characters(text: str) -> str:
+    if text.isascii():
+        return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 

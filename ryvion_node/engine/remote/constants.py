@@ -21,6 +21,11 @@ MAX_JSON_BYTES: Final = 16 * 1024 * 1024
 """Of a whole reply: the token ids of a 128k prompt with their texts are about 4 MB."""
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
 """Of what we send: a job request of 256 kB grows in JSON by at most six."""
+GATHER_BASE_S: Final = 0.004
+GATHER_PER_JOB_S: Final = 0.002
+GATHER_MAX_S: Final = 0.050
+"""An answer is read at most every base + per_job * running jobs, no less often than max: 6 ms for one job, 20 for eight.
+Frames to buyers leave less often than that; a read with its wake-up costs the CPU of some ten chunks."""
 MAX_LINE_BYTES: Final = 1024 * 1024
 """Of one line of a stream: a chunk with 20 alternatives for each of 64 tokens is about 200 kB."""
 STREAM_BASE_BYTES: Final = 1024 * 1024

@@ -50,17 +50,24 @@ class Reply:
         self._encoding = fields.get("content-encoding", "identity").strip().lower()
         self._stream = stream
         self._machine = machine
+        self._is_over = False
 
     async def read(self) -> bytes:
-        """Some bytes of the body, empty at its end. Raises ServerLost."""
+        """What has come of the body, at least a byte but at its end. Raises ServerLost."""
         if self._encoding not in ("", "identity"):
             raise ServerLost(f"it compresses its replies ({self._encoding:.20}) without being asked")
-        while True:
-            match await _next_event(self._stream, self._machine):
-                case h11.Data(data=data) if data:
-                    return bytes(data)
-                case h11.EndOfMessage() | h11.ConnectionClosed():
-                    return b""
+        parts: list[bytes] = []
+        while not (parts or self._is_over):
+            event: h11.Event | None = await _next_event(self._stream, self._machine)
+            while event is not None:
+                match event:
+                    case h11.Data(data=data):
+                        parts.append(bytes(data))
+                    case h11.EndOfMessage() | h11.ConnectionClosed():
+                        self._is_over = True
+                        break
+                event = _arrived_event(self._machine)
+        return b"".join(parts)
 
     async def whole(self, limit_bytes: int = MAX_JSON_BYTES) -> bytes:
         """The whole body. Raises ServerLost, also beyond `limit_bytes`."""
@@ -158,7 +165,7 @@ def encoded(body: object) -> bytes:
 def parsed(data: bytes | str) -> object:
     """JSON with finite numbers only, or None for whatever else came."""
     try:
-        value: object = json.loads(data, parse_constant=_no_number)
+        value: object = _DECODER.decode(data) if isinstance(data, str) else json.loads(data, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return None
     return value
@@ -166,6 +173,10 @@ def parsed(data: bytes | str) -> object:
 
 def _no_number(name: str) -> object:
     raise ValueError(f"{name} is no JSON")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_no_number)
+"""`json.loads` with such a rule would make one for each chunk of a stream."""
 
 
 async def _send(stream: trio.abc.Stream, machine: h11.Connection, *events: h11.Event) -> None:
@@ -189,15 +200,22 @@ async def _response(stream: trio.abc.Stream, machine: h11.Connection) -> h11.Res
 
 async def _next_event(stream: trio.abc.Stream, machine: h11.Connection) -> h11.Event:
     try:
-        while True:
-            event = machine.next_event()
-            if isinstance(event, h11.Event):
-                return event
-            if event is h11.PAUSED:
-                raise ServerLost("it switched to another protocol")
+        while (event := _arrived_event(machine)) is None:
             machine.receive_data(bytes(await stream.receive_some(READ_BYTES)))
     except _LOST as exc:
         raise ServerLost(f"the connection broke: {_reason(exc)}") from exc
+    return event
+
+
+def _arrived_event(machine: h11.Connection) -> h11.Event | None:
+    """The next event of what was received; None when there is no whole one. Raises ServerLost."""
+    try:
+        event = machine.next_event()
+    except h11.RemoteProtocolError as exc:
+        raise ServerLost(f"the connection broke: {_reason(exc)}") from exc
+    if event is h11.PAUSED:
+        raise ServerLost("it switched to another protocol")
+    return event if isinstance(event, h11.Event) else None
 
 
 def _reason(exc: BaseException) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from ryvion_node.engine.interface import Ended, EngineError, GenerationEvent, GenerationRequest, PromptRead
+from ryvion_node.engine.interface import Ended, EngineError, GenerationEvent, GenerationRequest, Piece, PromptRead
 from ryvion_node.engine.remote.answer import Answer, Reason
 from ryvion_node.engine.remote.dialect import completion_body, continues, prompt_body
 from ryvion_node.engine.remote.faults import failure, refusal
@@ -30,6 +30,8 @@ class Backend:
     timing: Timing
     echoes_prefix: bool = False
     """Does it repeat the prefix that it continues in front of the answer?"""
+    gather_s: Callable[[], float] = lambda: 0.0
+    """How long to let chunks of an answer gather before they are read."""
 
 
 async def job_events(backend: Backend, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
@@ -50,9 +52,15 @@ async def job_events(backend: Backend, request: GenerationRequest) -> AsyncGener
         async with _begun(backend, fitting) as events:
             if backend.meter is None:
                 yield PromptRead(room, is_exact=False)
+            gathered: list[Piece] = []
             while not answer.done and (data := await events.next(has_begun=answer.chunks > 0)) is not None:
                 if (piece := answer.add(data)) is not None:
-                    yield piece
+                    gathered.append(piece)
+                if gathered and not events.has_more:
+                    yield joined(gathered)
+                    gathered = []
+            if gathered:
+                yield joined(gathered)
         reason = answer.end()
     except (ServerLost, ServerSlow, Garbled, ServerRefused) as exc:
         raise failure(backend.name, exc) from exc
@@ -79,13 +87,25 @@ async def _begun(backend: Backend, request: GenerationRequest) -> AsyncIterator[
 
 def _asked(backend: Backend, request: GenerationRequest) -> AbstractAsyncContextManager[Completion]:
     body = completion_body(backend.flavour, backend.served_as, backend.context_tokens, request)
-    return completion(backend.server, body, request.max_tokens, backend.timing)
+    return completion(backend.server, body, request.max_tokens, backend.timing, backend.gather_s)
 
 
 def _most_tokens(request: GenerationRequest) -> int:
     """More than any tokenizer makes of the prompt: a token per byte, and what templates put around turns and tools."""
     body = prompt_body("openai", "", request.turns, request.tools)
     return len(encoded(body)) + 16 * len(request.turns) + 64
+
+
+def joined(pieces: Sequence[Piece]) -> Piece:
+    """Pieces that came together, as one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return Piece(
+        text="".join(piece.text for piece in pieces),
+        reasoning="".join(piece.reasoning for piece in pieces),
+        calls=tuple(call for piece in pieces for call in piece.calls),
+        logprobs=tuple(logprob for piece in pieces for logprob in piece.logprobs),
+    )
 
 
 async def _ended(backend: Backend, answer: Answer, reason: Reason) -> Ended:

@@ -115,6 +115,9 @@ class RemoteModel:
             name=self._spec.name, state=self.state, reason=self._reason, running=self._running, worker_pid=0, step_us=()
         )
 
+    def _gather_s(self) -> float:
+        return min(limits.GATHER_MAX_S, limits.GATHER_BASE_S + limits.GATHER_PER_JOB_S * self._running)
+
     def _check(self, request: GenerationRequest) -> Backend:
         backend = self._ready()
         offered = () if self.model is None else self.model.features
@@ -172,6 +175,7 @@ class RemoteModel:
             context_tokens=await find_context(self._server, self._spec, listed, flavour),
             meter=await self._find_meter(flavour, listed.served_as),
             timing=self._timing,
+            gather_s=self._gather_s,
         )
         features = await find_features(backend, self._spec)
         if "prefix" in features:

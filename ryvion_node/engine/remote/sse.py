@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
+from typing import Final
 
 from ryvion_node.engine.remote.constants import MAX_LINE_BYTES
+
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
 class Garbled(Exception):
@@ -16,7 +20,6 @@ class EventStream:
 
     def __init__(self) -> None:
         self._rest = bytearray()
-        self._scanned = 0
         self._data: list[bytes] = []
         self._data_bytes = 0
         self._skip_feed = False
@@ -24,9 +27,16 @@ class EventStream:
 
     def feed(self, data: bytes) -> None:
         """Take bytes in; `take` gives what they completed. Raises Garbled."""
+        if self._skip_feed and data:
+            data = data.removeprefix(b"\n")
+            self._skip_feed = False
         self._rest += data
-        while (line := self._next_line()) is not None:
-            self._take_line(line)
+        if b"\n" in data or b"\r" in data:
+            self._skip_feed = data.endswith(b"\r")
+            *lines, rest = _LINE_END.split(self._rest)
+            self._rest = bytearray(rest)
+            for line in lines:
+                self._take_line(line)
         if len(self._rest) > MAX_LINE_BYTES:
             raise Garbled(f"a line of its stream is longer than {MAX_LINE_BYTES} bytes")
 
@@ -37,26 +47,14 @@ class EventStream:
             self._rest.clear()
         self._dispatch()
 
+    @property
+    def has_more(self) -> bool:
+        """Has `take` an event to give?"""
+        return bool(self._events)
+
     def take(self) -> str | None:
         """The next event's data, or None until more bytes come."""
         return self._events.popleft() if self._events else None
-
-    def _next_line(self) -> bytes | None:
-        """A line without its end, which is CR LF, LF or CR."""
-        if self._skip_feed and self._rest:
-            if self._rest[0] == 0x0A:
-                del self._rest[0]
-            self._skip_feed = False
-        ends = [found for end in (b"\n", b"\r") if (found := self._rest.find(end, self._scanned)) >= 0]
-        if not ends:
-            self._scanned = len(self._rest)
-            return None
-        end = min(ends)
-        line = bytes(self._rest[:end])
-        self._skip_feed = self._rest[end] == 0x0D
-        del self._rest[: end + 1]
-        self._scanned = 0
-        return line
 
     def _take_line(self, line: bytes) -> None:
         if not line:

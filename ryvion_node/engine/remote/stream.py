@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -29,11 +30,16 @@ class Timing:
 
 
 class Completion:
-    """The events of a stream, one at a time; nothing is read ahead of the reader."""
+    """The events of a stream, one at a time; nothing is read ahead of the reader.
 
-    def __init__(self, reply: Reply, max_tokens: int, timing: Timing) -> None:
+    Once something was generated, what comes within `gather_s` is read in one go: a wake-up costs more than a chunk.
+    """
+
+    def __init__(self, reply: Reply, max_tokens: int, timing: Timing, gather_s: Callable[[], float]) -> None:
         self._reply = reply
         self._timing = timing
+        self._gather_s = gather_s
+        self._read_at = -math.inf
         self._events = EventStream()
         self._left_bytes = limits.STREAM_BASE_BYTES + limits.STREAM_BYTES_PER_TOKEN * max_tokens
         self._is_over = False
@@ -43,6 +49,10 @@ class Completion:
 
         Raises Garbled, ServerLost or ServerSlow.
         """
+        if self._events.has_more:
+            return self._events.take()
+        if has_begun:
+            await trio.sleep_until(self._read_at + self._gather_s())
         within_s = self._timing.gap_s if has_begun else self._timing.first_s
         try:
             with trio.fail_after(within_s):
@@ -52,8 +62,14 @@ class Completion:
             raise ServerSlow(f"its stream was silent for {within_s:g} s") from None
         return event
 
+    @property
+    def has_more(self) -> bool:
+        """Has another event come already?"""
+        return self._events.has_more
+
     async def _read(self) -> None:
         data = await self._reply.read()
+        self._read_at = trio.current_time()
         self._left_bytes -= len(data)
         if self._left_bytes < 0:
             raise Garbled("its stream is far longer than the tokens that were asked for")
@@ -66,7 +82,11 @@ class Completion:
 
 @asynccontextmanager
 async def completion(
-    server: HttpServer, body: dict[str, object], max_tokens: int, timing: Timing
+    server: HttpServer,
+    body: dict[str, object],
+    max_tokens: int,
+    timing: Timing,
+    gather_s: Callable[[], float] = lambda: 0.0,
 ) -> AsyncIterator[Completion]:
     """Open a stream. Raises ServerRefused, ServerLost, ServerSlow or Garbled."""
     async with server.send("POST", "/v1/chat/completions", body, within_s=timing.first_s) as reply:
@@ -74,7 +94,7 @@ async def completion(
             raise ServerRefused(reply.status, await _refused(reply, timing))
         if reply.media_type != "text/event-stream":
             raise Garbled("it does not stream its answers")
-        yield Completion(reply, max_tokens, timing)
+        yield Completion(reply, max_tokens, timing, gather_s)
 
 
 async def _refused(reply: Reply, timing: Timing) -> object:

@@ -73,6 +73,14 @@ async def test_whole_answer_with_the_servers_own_usage() -> None:
     assert events[-1] == Ended("stop", 3, prompt_tokens=7)
 
 
+async def test_chunks_that_come_together_are_one_piece() -> None:
+    chunks = [chunk(delta) for delta in ({"reasoning_content": "Hm."}, {"content": "Pa"}, {"content": "ris"})]
+    at_once = Play([b"".join((*chunks, chunk(finish="stop"), usage(7, 4), DONE))])
+    async with serving(sglang(at_once)) as server, remote(server) as engine:
+        events = await collect(engine, GO)
+    assert events[1:] == [Piece("Paris", reasoning="Hm."), Ended("stop", 4, prompt_tokens=7)]
+
+
 async def test_what_was_not_delivered_is_not_billed() -> None:
     hidden = Play([chunk({"content": "Hi"}), chunk(finish="stop"), usage(7, 500), DONE])
     async with serving(sglang(hidden)) as server, remote(server) as engine:
@@ -271,7 +279,7 @@ async def test_refusal_is_a_typed_error_without_the_servers_words(number: int) -
 
 
 @settings(deadline=None)
-@given(st.lists(st.binary(max_size=60), max_size=12))
+@given(st.lists(st.binary(max_size=60) | st.sampled_from((b"data: a", b"\n", b"\r", b"\n\r", b"\r\n\r")), max_size=12))
 def test_any_bytes_are_events_or_garbled(parts: list[bytes]) -> None:
     whole, split = EventStream(), EventStream()
     outcomes = []
