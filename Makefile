@@ -27,6 +27,7 @@ lock: ## Resolve what is wanted into locks/ (needs uv, npm and network); ARGS=--
 	$(UV_COMPILE) $(ARGS) --group build -o locks/build.txt
 	$(UV_COMPILE) $(ARGS) --all-extras --group dev -o locks/dev.txt pyproject.toml
 	$(UV_COMPILE) $(ARGS) --group clients -o locks/clients/python.txt
+	$(UV_COMPILE) $(ARGS) --group litellm-proxy -o locks/clients/litellm-proxy.txt
 	cd locks/clients/node && $(if $(findstring --upgrade,$(ARGS)),,cp lock.json package-lock.json &&) \
 	    $(NPM_LOCK) && mv package-lock.json lock.json
 

@@ -7,7 +7,7 @@ LiteLLM's proxy, and through our endpoint, auction, libp2p, a seller's node and 
 after the other; the paths take turns, and every answer is checked to be the engine's.
 
 `ttft_ratio_N` is the time that we add to the first token over what LiteLLM adds, `rps_ratio_N` our requests/s over
-LiteLLM's, each with N streams. `scripts/build_litellm_proxy` makes LiteLLM's environment.
+LiteLLM's, each with N streams. `scripts/client_envs litellm-proxy` makes LiteLLM's environment.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class Plan:
     answer_tokens: int
 
 
-QUICK = Plan(rounds=1, requests={1: 8, 8: 32, 32: 64}, answer_tokens=64)
-FULL = Plan(rounds=5, requests={1: 20, 8: 80, 32: 160}, answer_tokens=64)
+QUICK = Plan(rounds=1, requests={1: 8, 8: 32, 32: 64}, answer_tokens=50)
+FULL = Plan(rounds=5, requests={1: 20, 8: 80, 32: 160}, answer_tokens=50)
 
 
 @dataclass(frozen=True, slots=True)
-class Path_:
+class Way:
     """One way to the engine, and the processes that it takes."""
 
     target: Target
@@ -71,7 +71,7 @@ class Turn:
 
 
 @asynccontextmanager
-async def paths(folder: Path, litellm: Path, workers: int, answer_tokens: int) -> AsyncIterator[dict[str, Path_]]:
+async def paths(folder: Path, litellm: Path, workers: int, answer_tokens: int) -> AsyncIterator[dict[str, Way]]:
     """All three, ready."""
     command = find_proxy(litellm)
     port = free_port()
@@ -81,9 +81,9 @@ async def paths(folder: Path, litellm: Path, workers: int, answer_tokens: int) -
         async with litellm_proxy(command, folder, url, workers) as (theirs, pid):
             with running_market(folder, remote_model(MODEL, url, SLOTS)) as node:
                 yield {
-                    "direct": Path_(Target(url, "none", MODEL), ()),
-                    "litellm": Path_(theirs, (pid,)),
-                    "ours": Path_(Target(node.endpoint, node.api_key, MODEL), (node.buyer_pid, node.seller_pid)),
+                    "direct": Way(Target(url, "none", MODEL), ()),
+                    "litellm": Way(theirs, (pid,)),
+                    "ours": Way(Target(node.endpoint, node.api_key, MODEL), (node.buyer_pid, node.seller_pid)),
                 }
 
 
@@ -107,7 +107,7 @@ async def measure(plan: Plan, folder: Path, litellm: Path, workers: int) -> dict
     }
 
 
-async def _turn(way: Path_, streams: int, requests: int, expected: str) -> Turn:
+async def _turn(way: Way, streams: int, requests: int, expected: str) -> Turn:
     before_s = sum(map(cpu_s, way.pids))
     load = await put_load(way.target, streams, requests, expected)
     return Turn(load, 1000 * (sum(map(cpu_s, way.pids)) - before_s) / requests)

@@ -20,7 +20,7 @@ class NotInstalled(SystemExit):
     """LiteLLM's proxy lives in an environment of its own."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(f"LiteLLM's proxy is not installed in {folder}: run scripts/build_litellm_proxy first.")
+        super().__init__(f"LiteLLM's proxy is not installed in {folder}: run scripts/client_envs litellm-proxy.")
 
 
 def find_proxy(folder: Path) -> Path:

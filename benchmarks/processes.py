@@ -49,8 +49,7 @@ async def running(
             with trio.fail_after(START_TIMEOUT_S):
                 while not await answers(port, path):
                     if process.poll() is not None:
-                        said = f"; its log: {log.read_text()[-2000:]}" if log is not None else ""
-                        raise ServerFailed(f"{' '.join(command)} ended with status {process.returncode}{said}")
+                        raise ServerFailed(f"{' '.join(command)} ended with status {process.returncode}{_tail(log)}")
                     await trio.sleep(0.1)
             yield process
         finally:
@@ -60,6 +59,10 @@ async def running(
                     await process.wait()
                 process.kill()
                 await process.wait()
+
+
+def _tail(log: Path | None) -> str:
+    return "" if log is None else f"; the end of its log: {log.read_text('utf-8', 'replace')[-2000:]}"
 
 
 def cpu_s(pid: int) -> float:

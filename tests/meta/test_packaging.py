@@ -34,6 +34,7 @@ def requirements() -> list[tuple[str, str]]:
     wanted = [("dev.txt", text) for text in (*project["dependencies"], *extras, *groups["dev"])]
     wanted += [("build.txt", text) for text in groups["build"]]
     wanted += [("clients/python.txt", text) for text in groups["clients"]]
+    wanted += [("clients/litellm-proxy.txt", text) for text in groups["litellm-proxy"]]
     return wanted + [("pip.txt", text) for text in groups["bootstrap"]]
 
 
@@ -45,7 +46,7 @@ def test_every_requirement_is_locked_at_a_version_that_fits(lock: str, text: str
     assert all(version in requirement.specifier for version in locked)
 
 
-@pytest.mark.parametrize("lock", ["dev.txt", "build.txt", "pip.txt", "clients/python.txt"])
+@pytest.mark.parametrize("lock", ["dev.txt", "build.txt", "pip.txt", "clients/python.txt", "clients/litellm-proxy.txt"])
 def test_every_pin_has_hashes(lock: str) -> None:
     blocks = re.split(r"^(?=[A-Za-z0-9])", (ROOT / "locks" / lock).read_text("utf-8"), flags=re.MULTILINE)
     bare = [block.split()[0] for block in blocks if PIN.match(block) and "--hash=sha256:" not in block]
