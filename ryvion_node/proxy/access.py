@@ -82,7 +82,7 @@ async def identify(headers: Headers, keys: Keys, action: Action) -> Visitor:
         given = "authorization" in headers or "x-api-key" in headers
         raise ApiError(
             "invalid_api_key",
-            "The API key is not valid here." if given else "No API key: send 'Authorization: Bearer <key>'.",
+            "it is not one of this node's." if given else "none came. Send 'Authorization: Bearer <key>'.",
             headers=(("www-authenticate", 'Bearer realm="ryvion-node"'),),
         )
     if action not in ALLOWED.get(caller.scope, frozenset()):

@@ -64,6 +64,12 @@ _CODE_OF_MARKET_CODE: Final = {
     "spending_velocity": "spending_velocity_exceeded",
 }
 
+_OPENINGS: Final = {
+    "context_length_exceeded": "This is longer than the model's context length: ",
+    "invalid_api_key": "Incorrect API key provided: ",
+}
+"""How some messages begin: LiteLLM, and what is built on it, tells these errors from others by these words alone."""
+
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -79,6 +85,8 @@ class ApiError(Exception):
         retry_after_ms: int | None = None,
         headers: Headers = (),
     ) -> None:
+        opening = _OPENINGS.get(code, "")
+        message = message if message.startswith(opening) else opening + message
         super().__init__(message)
         self.code = code
         self.message = message

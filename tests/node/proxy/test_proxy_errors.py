@@ -40,9 +40,24 @@ async def test_what_the_market_refuses(code: str, status: int, param: str | None
     async with serving({"m": Script(before=(refusal,))}) as endpoint:
         reply = await endpoint.chat("m", stream=stream)
     assert reply.status == status
-    assert reply.error == {"message": "the reason", "type": STATUS_AND_TYPE[code][1], "param": param, "code": code}
+    error = reply.error
+    assert (error.pop("message") or "").endswith("the reason")
+    assert error == {"type": STATUS_AND_TYPE[code][1], "param": param, "code": code}
     assert ("retry-after" in reply.headers) == (status == 503)
     assert "x-should-retry" not in reply.headers
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("context_length_exceeded", "is longer than the model's context length"),
+        ("invalid_api_key", "Incorrect API key provided"),
+    ],
+)
+def test_messages_have_the_words_by_which_litellm_knows_them(code: str, words: str) -> None:
+    message = ApiError(code, "the reason", param="messages").at("input").message
+    assert message.count(words) == 1
+    assert message.endswith(": the reason")
 
 
 @pytest.mark.parametrize(("wait_ms", "sent"), [(None, ("1000", "1")), (1, ("1", "1")), (90_000, ("60000", "60"))])
