@@ -25,6 +25,8 @@ KEEP_ALIVES: Final = 4
 """So many of the endpoint's keep-alive intervals are over before mock-slow-start's first word."""
 
 _TOKEN_S: Final = 0.02
+_QUICK_TOKEN_S: Final = 0.001
+"""Of mock-tools: whole test suites of others go through it."""
 _LINGER_S: Final = 1.0
 """Before an answer breaks: its words have left for the requester by then, on a busy machine too."""
 _ANSWER: Final = "one two three four five six"
@@ -135,7 +137,7 @@ class ScriptedEngine(FakeEngine):
                 return Script(_said(request), prompt_s=self._slow_s, token_s=_TOKEN_S)
             case "mock-tools":
                 calls = scripted_tools.calls_of(request)
-                return Script("" if calls else _answered(request), calls=calls, token_s=_TOKEN_S)
+                return Script("" if calls else _answered(request), calls=calls, token_s=_QUICK_TOKEN_S)
             case _:
                 return Script(_said(request), token_s=_TOKEN_S)
 
