@@ -21,7 +21,7 @@ from ryvion_node.keys import NO_BUDGETS
 from tests.e2e.live import LiveMarket, live_market
 
 KEEP_ALIVE_S = 0.3
-CLIENT_S = 120.0
+CLIENT_S = 240.0
 """No client takes longer for all that it does here, on a busy machine either."""
 
 

@@ -1,0 +1,30 @@
+"""What every client's own run shares: asyncio, and no way out of this machine."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost", None, "")
+
+
+def _refuse_the_world(event: str, arguments: tuple[Any, ...]) -> None:
+    """Anything a client looks up or connects to must be here: no price list, no telemetry, no tokenizer to fetch."""
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    elif event == "socket.connect" and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    else:
+        return
+    if host not in LOOPBACK:
+        raise AssertionError(f"the client wants to talk to {host!r}")
+
+
+sys.addaudithook(_refuse_the_world)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
