@@ -83,38 +83,6 @@ def test_executor_killed_in_the_answer_is_an_error_and_never_a_stop(fresh: LiveM
     assert [job.state for job in fresh.jobs("buyer", "bought")] == []
 
 
-def test_client_that_leaves_stops_the_executor_and_settles_what_was_delivered(
-    fresh: LiveMarket, slow_model: Path
-) -> None:
-    fresh.sell("only", "DE", "0.05", str(slow_model)).wait_until_ready()
-    fresh.buy()
-    fresh.ready(offers=1)
-    with client_of(fresh) as client:
-        stream = ask(client, "slow", max_tokens=LONG, stream=True)
-        for chunk in stream:
-            if chunk.choices[0].delta.content:
-                break
-        stream.close()
-    wait_until(lambda: [job.state for job in fresh.jobs("only", "sold")] == ["accepted"], "settled", timeout_s=10)
-    (job,) = fresh.jobs("only", "sold")
-    assert 0 < job.completion_units < LONG / 2
-    (bought,) = fresh.jobs("buyer", "bought")
-    assert bought.cost_microcredits == job.cost_microcredits > 0
-
-
-def test_requester_killed_while_streaming_leaves_the_executor_its_evidence(fresh: LiveMarket, slow_model: Path) -> None:
-    fresh.sell("only", "DE", "0.05", str(slow_model)).wait_until_ready()
-    fresh.buy()
-    fresh.ready(offers=1)
-    with client_of(fresh) as client, pytest.raises((openai.APIError, httpx.HTTPError, OSError)):  # noqa: PT012
-        for chunk in ask(client, "slow", max_tokens=LONG, stream=True):
-            if chunk.choices[0].delta.content:
-                fresh.kill("buyer")
-    wait_until(lambda: [job.state for job in fresh.jobs("only", "sold")] == ["delivered"], "evidence kept")
-    (job,) = fresh.jobs("only", "sold")
-    assert 0 < job.completion_units < LONG / 2
-
-
 def test_killed_worker_fails_its_job_and_the_next_one_is_served(fresh: LiveMarket, slow_model: Path) -> None:
     node = fresh.sell("only", "DE", "0.05", str(slow_model))
     node.wait_until_ready()
