@@ -22,7 +22,10 @@ _TOP_LEVELS: Final = 2
 """Headings that no chunk goes across: the document's title stands at the first level in most, its chapters at the second."""
 _LONGEST_CHARACTER: Final = 32
 """Code points that are kept together at most: a family of emoji has eleven; endless accents are an attack."""
-_SENTENCE_END: Final = re.compile(r"""[.!?…]+["'”’»)\]]*(?=\s+[^\sa-z])|[。！？｡]+[」』”）]*|(?=\n\s*\n)""")  # noqa: RUF001
+_SENTENCE_END: Final = re.compile(
+    # Looks back for the full stop: a pattern that begins with one would try a row of dots from each of them.
+    r"""(?<=[.!?…])["'”’»)\]]{0,3}(?=\s+[^\sa-z])|(?<=[。！？｡])[」』”）]{0,3}(?![。！？｡])|(?=\n\s*\n)"""  # noqa: RUF001
+)
 _SPACE: Final = re.compile(r"\s+")
 _LONGEST_END: Final = 4
 """A full stop, a quote and a bracket."""

@@ -12,6 +12,8 @@ MAX_TEXT_CHARS: Final = 16 * 1024 * 1024
 """Of one document as text, some 8,000 pages: five times War and Peace. Beyond it one wants several documents."""
 MAX_PAGES: Final = 10_000
 """Of a PDF; the largest manuals have 5,000."""
+MAX_BOOKMARKS: Final = 20_000
+"""Of a PDF; the largest manuals have some thousands."""
 MAX_BLOCKS: Final = 200_000
 """Of one document: one for 80 characters of the longest text."""
 MAX_HEADINGS: Final = 8

@@ -12,7 +12,8 @@ from pypdf.errors import DependencyError, PyPdfError
 from ryvion_node.knowledge import constants as limits
 from ryvion_node.knowledge.reading.builder import TextBuilder
 from ryvion_node.knowledge.reading.errors import UnreadableDocument
-from ryvion_node.knowledge.reading.plain import read_plain
+from ryvion_node.knowledge.reading.outline import Outline
+from ryvion_node.knowledge.reading.pdf_outline import bookmarks, read_page
 
 _HYPHENATED: Final = re.compile(r"(?<=[^\W\d_])[-\u2010]\n(?=[^\W\d_A-Z])")
 """A word parted at the end of a line; the few that keep their hyphen (well-known) are found without it as often."""
@@ -25,6 +26,7 @@ def read_pdf(data: bytes, builder: TextBuilder) -> int:
     reader, pages = _open(data)
     if pages > limits.MAX_PAGES:
         raise UnreadableDocument(f"it has more than {limits.MAX_PAGES:,} pages: split it into several files")
+    marks, outline = bookmarks(reader), Outline()
     empty: list[int] = []
     for number in range(1, pages + 1):
         try:
@@ -33,11 +35,10 @@ def read_pdf(data: bytes, builder: TextBuilder) -> int:
             raise
         except Exception as exc:  # noqa: BLE001 - a damaged page raises anything, and the others can be read
             builder.warn(f"page {number} could not be read ({type(exc).__name__})")
-            continue
-        if text.strip():
-            read_plain(text, builder, number)
+            text = ""
         else:
-            empty.append(number)
+            empty += [] if text.strip() else [number]
+        read_page(text, marks.get(number, []), outline, builder, number)
     if builder.is_empty:
         raise UnreadableDocument(
             "none of its pages holds text, it is probably scanned: run text recognition (OCR) over it and add the result"

@@ -31,7 +31,7 @@ DOCUMENTS = st.lists(BLOCKS, max_size=12).map(lambda blocks: document(*blocks))
 SIZES = st.integers(16, 120).flatmap(lambda most: st.builds(ChunkSizes, st.just(most), st.integers(0, most // 2)))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(DOCUMENTS, SIZES)
 def test_every_word_is_in_a_chunk_and_every_chunk_is_its_span(text: DocumentText, sizes: ChunkSizes) -> None:
     chunks = cut(text, sizes)
@@ -128,3 +128,13 @@ def test_rows_are_not_repeated_and_lines_of_code_are() -> None:
 def test_impossible_sizes_are_refused(sizes: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="at least 16 characters and overlap by half"):
         ChunkSizes(*sizes)
+
+
+@pytest.mark.parametrize("line", ["x", ".", "e\u0301", ". ", "👩\u200d"])
+def test_an_endless_line_is_cut_in_linear_time(line: str) -> None:
+    """Some 20 times slower, this test would run into its time limit."""
+    text = "start " + line * (1_000_000 // len(line)) + " end"
+    chunks = cut(document(("prose", text, ())))
+    assert chunks[0].text.startswith("start")
+    assert chunks[-1].text.endswith("end")
+    assert max(len(chunk.text) for chunk in chunks) <= 800

@@ -7,7 +7,7 @@ import zlib
 import pytest
 from fpdf import FPDF
 from fpdf.enums import EncryptionMethod
-from reading_support import check, refusal
+from reading_support import check, refusal, shown
 
 from ryvion_node.knowledge import constants as limits
 from ryvion_node.knowledge.reading.document import read_document
@@ -71,6 +71,28 @@ def test_pages_are_known() -> None:
     assert document.warnings == ("page 2 has no text: pictures are not read",)
 
 
+def test_bookmarks_are_headings() -> None:
+    made = FPDF()
+    made.set_font("Helvetica", size=12)
+    made.add_page()
+    made.start_section("Bridges", 0)
+    made.multi_cell(0, text="1. Bridges\nOver rivers.", new_x="LMARGIN")
+    made.start_section("Parts", 1)
+    made.multi_cell(0, text="Parts\nAn arch.", new_x="LMARGIN")
+    made.add_page()
+    made.start_section("Picture", 1)
+    made.multi_cell(0, text="On the second page.")
+    document = read_document(bytes(made.output()), "a.pdf")
+    check(document)
+    assert shown(document) == [
+        ("heading", "1. Bridges", ()),
+        ("prose", "Over rivers.", ("Bridges",)),
+        ("heading", "Parts", ("Bridges",)),
+        ("prose", "An arch.", ("Bridges", "Parts")),
+        ("prose", "On the second page.", ("Bridges", "Picture")),
+    ]
+
+
 def test_the_name_does_not_matter() -> None:
     assert read_document(b"\n" * 100 + pdf("Words."), "a.txt").text == "Words."
 
@@ -123,6 +145,7 @@ def test_a_broken_table_of_objects_is_rebuilt() -> None:
         ),
         objects("<< /Type /Catalog /Pages 1 0 R >>"),
         objects("1 0 R"),
+        one_page(HELLO).replace(b"/Pages 2 0 R", b"/Pages 2 0 R /Outlines << /First 4 0 R /Title (x) >>"),
         objects("<< /Type /Catalog /Pages 2 0 R >>", "<< /Type /Pages /Kids " + "[" * 5000 + "]" * 5000 + " >>"),
         objects("<< /Type /Catalog /Pages 2 0 R >>", xref=False),
         # A form that draws itself.

@@ -96,8 +96,10 @@ def test_what_is_no_text_is_refused_whatever_its_name(data: bytes, said: str, na
 
 
 def test_huge_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "larger than 64 MiB" in refusal(bytes(limits.MAX_FILE_BYTES + 1), "a.txt")
-    assert "million characters" in refusal(b"x" * (limits.MAX_TEXT_CHARS + 1), "a.txt")
+    assert "larger than 64 MiB" in refusal(b"x" * 100_000_000, "a line of 100 MB.txt")
+    monkeypatch.setattr(limits, "MAX_TEXT_CHARS", 1000)
+    assert "million characters" in refusal(b"x" * 1001, "a.txt")
+    monkeypatch.undo()
     monkeypatch.setattr(limits, "MAX_BLOCKS", 1000)
     assert "paragraphs" in refusal(b"x\n\n" * 1001, "a.txt")
 
