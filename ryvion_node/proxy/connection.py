@@ -102,6 +102,11 @@ class _Connection(TCPServer):
         finally:
             await self._close()
 
+    async def _close(self) -> None:
+        # hypercorn's own closes in the middle of another task's write, which then fails as if that task were wrong.
+        async with self.send_lock:
+            await super()._close()
+
     async def linger(self) -> None:
         """Drop what still comes, within limits: closing with bytes unread would take the answer back from the client."""
         dropped = 0

@@ -129,3 +129,16 @@ async def test_every_answer_has_its_id_and_how_long_it_took(
     assert status == 200 or reply.error["code"]
     assert re.fullmatch("req_[0-9a-f]{24}", reply.headers["x-request-id"])
     assert int(reply.headers["openai-processing-ms"]) >= 0
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/v1/models", "/v1/chat/completions"])
+async def test_a_request_that_breaks_off_while_it_is_answered(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(SCRIPTS) as endpoint:
+        for _ in range(5):
+            client = await endpoint.connect()
+            async with client.stream:
+                await client.send("PUT", path, b"{", content_length="10", authorization="Bearer sk-buyer")
+                await client.stream.send_eof()
+                with contextlib.suppress(EOFError):  # it may be cut: nobody was wronged
+                    assert (await client.reply()).status in (400, 404, 405)
+    assert "failed" not in caplog.text
