@@ -24,7 +24,8 @@ VARIABLE: Final = "RYVION_TEST_ENGINE"
 KEEP_ALIVES: Final = 4
 """So many of the endpoint's keep-alive intervals are over before mock-slow-start's first word."""
 
-_TOKEN_S: Final = 0.02
+TOKEN_S: Final = 0.02
+"""From word to word."""
 _QUICK_TOKEN_S: Final = 0.001
 """Of mock-tools: whole test suites of others go through it."""
 _LINGER_S: Final = 1.0
@@ -130,16 +131,16 @@ class ScriptedEngine(FakeEngine):
         match request.model:
             case "mock-midstream-error":
                 error = EngineError("worker_crashed", "mock-midstream-error breaks every answer")
-                return Script(_ANSWER, token_s=_TOKEN_S, linger_s=_LINGER_S, error=error)
+                return Script(_ANSWER, token_s=TOKEN_S, linger_s=_LINGER_S, error=error)
             case "mock-drop":
-                return Script(_ANSWER, token_s=_TOKEN_S, linger_s=_LINGER_S, error=Vanished())
+                return Script(_ANSWER, token_s=TOKEN_S, linger_s=_LINGER_S, error=Vanished())
             case "mock-slow-start":
-                return Script(_said(request), prompt_s=self._slow_s, token_s=_TOKEN_S)
+                return Script(_said(request), prompt_s=self._slow_s, token_s=TOKEN_S)
             case "mock-tools":
                 calls = scripted_tools.calls_of(request)
                 return Script("" if calls else _answered(request), calls=calls, token_s=_QUICK_TOKEN_S)
             case _:
-                return Script(_said(request), token_s=_TOKEN_S)
+                return Script(_said(request), token_s=TOKEN_S)
 
 
 def _said(request: GenerationRequest) -> str:
@@ -162,7 +163,7 @@ def _model(name: str, *, load_ms: int = 0, features: tuple[Feature, ...] = _FEAT
         quantisation="none",
         context_tokens=_CONTEXT_TOKENS,
         slots=_SLOTS,
-        millitokens_per_s=round(1000 / _TOKEN_S),
+        millitokens_per_s=round(1000 / TOKEN_S),
         features=features,
         load_ms=load_ms,
     )

@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from ryvion_node.cli.demo.network import DemoNode
-from ryvion_node.engine.scripted import KEEP_ALIVES, VARIABLE
+from ryvion_node.engine.scripted import KEEP_ALIVES, TOKEN_S, VARIABLE
 from ryvion_node.keys import KeyStore
 from tests.e2e.live import LiveMarket, cli, live_market, wait_until
 
@@ -129,6 +129,25 @@ def test_silence_before_the_first_word_is_filled_with_comments(scripted: LiveMar
     comments = [line for line in lines[:first] if line.startswith(":")]
     assert len(comments) >= KEEP_ALIVES, lines[:first]
     assert lines[-1] == "data: [DONE]"
+
+
+def test_words_arrive_as_they_are_said_and_not_in_bursts(scripted: LiveMarket) -> None:
+    said = " ".join(["word"] * 60)
+    body = {"model": "mock-echo", "messages": [{"role": "user", "content": said}], "stream": True}
+    headers = {"authorization": f"Bearer {scripted.api_key}"}
+    arrivals: list[tuple[float, int]] = []
+    with (
+        httpx.Client(trust_env=False, timeout=60) as client,
+        client.stream("POST", f"{scripted.endpoint}/chat/completions", json=body, headers=headers) as answer,
+    ):
+        for data in answer.iter_raw():
+            if words := data.count(b"word"):
+                arrivals.append((time.monotonic(), words))
+    first_at, last_at = arrivals[0][0], arrivals[-1][0]
+    assert sum(words for _, words in arrivals) == 60
+    assert last_at - first_at > 0.9 * 59 * TOKEN_S
+    assert len(arrivals) >= 15
+    assert max(words for _, words in arrivals) <= 15
 
 
 def test_slow_start_is_no_failure_for_the_client(client: openai.OpenAI) -> None:
