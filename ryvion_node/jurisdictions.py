@@ -68,6 +68,13 @@ class JurisdictionUnknown(ValueError):
     """A text is no country code and no group; the message names the closest."""
 
 
+def common(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The countries that both allow, of which an empty one means anywhere; None when there is none."""
+    if not one or not other:
+        return one or other
+    return tuple(sorted(set(one) & set(other))) or None
+
+
 def parse_jurisdiction(text: str) -> tuple[str, ...]:
     """Read `DE`, `eu` or `DE,FR,EEA` as sorted country codes without doubles; raises JurisdictionUnknown."""
     if len(text) > _MAX_TEXT:

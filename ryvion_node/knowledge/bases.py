@@ -15,13 +15,13 @@ from ryvion_node.knowledge.interface import KnowledgeBase
 from ryvion_node.knowledge.records import BaseIndex
 
 _SELECT: Final = """
-    SELECT bases.id, bases.name, bases.jurisdictions, bases.created_ms, count(documents.number),
+    SELECT bases.id, bases.name, bases.jurisdictions, bases.key_id, bases.created_ms, count(documents.number),
         coalesce(sum(documents.chunks) FILTER (WHERE documents.state = 'ready'), 0)
     FROM bases LEFT JOIN documents ON documents.base = bases.number
 """
 
 
-def create(db: apsw.Connection, name: str, jurisdictions: tuple[str, ...], now_ms: int) -> KnowledgeBase:
+def create(db: apsw.Connection, name: str, jurisdictions: tuple[str, ...], key_id: str, now_ms: int) -> KnowledgeBase:
     """A new one without documents; raises KnowledgeLimit."""
     shown = " ".join(name.split())
     if not 0 < len(shown) <= MAX_NAME_CHARS or not shown.isprintable():
@@ -31,14 +31,15 @@ def create(db: apsw.Connection, name: str, jurisdictions: tuple[str, ...], now_m
     base_id = f"kb_{secrets.token_hex(12)}"
     row = one(
         db,
-        "INSERT INTO bases (id, name, jurisdictions, created_ms) VALUES (?, ?, ?, ?) RETURNING number",
+        "INSERT INTO bases (id, name, jurisdictions, key_id, created_ms) VALUES (?, ?, ?, ?, ?) RETURNING number",
         base_id,
         shown,
         ",".join(jurisdictions),
+        key_id,
         now_ms,
     )
     index.create_words(db, row[0])
-    return KnowledgeBase(base_id, shown, jurisdictions, now_ms, 0, 0)
+    return KnowledgeBase(base_id, shown, jurisdictions, key_id, now_ms, 0, 0)
 
 
 def every(db: apsw.Connection) -> tuple[KnowledgeBase, ...]:
@@ -119,7 +120,7 @@ def _index(db: apsw.Connection, where: str, value: str | int) -> BaseIndex | Non
     row = one(
         db,
         f"""
-        SELECT number, id, jurisdictions, model, coalesce(dimensions, 0), (
+        SELECT number, id, key_id, jurisdictions, model, coalesce(dimensions, 0), (
             SELECT coalesce(sum(chunks), 0) FROM documents WHERE base = bases.number AND state = 'ready'
         ) FROM bases WHERE {where}
         """,
@@ -127,13 +128,13 @@ def _index(db: apsw.Connection, where: str, value: str | int) -> BaseIndex | Non
     )
     if row is None:
         return None
-    number, base_id, jurisdictions, model, dimensions, chunks = row
-    return BaseIndex(number, base_id, _codes(jurisdictions), model, dimensions, chunks)
+    number, base_id, key_id, jurisdictions, model, dimensions, chunks = row
+    return BaseIndex(number, base_id, key_id, _codes(jurisdictions), model, dimensions, chunks)
 
 
 def _base(row: Any) -> KnowledgeBase:
-    base_id, name, jurisdictions, created_ms, documents, chunks = row
-    return KnowledgeBase(base_id, name, _codes(jurisdictions), created_ms, documents, chunks)
+    base_id, name, jurisdictions, key_id, created_ms, documents, chunks = row
+    return KnowledgeBase(base_id, name, _codes(jurisdictions), key_id, created_ms, documents, chunks)
 
 
 def _codes(text: str) -> tuple[str, ...]:

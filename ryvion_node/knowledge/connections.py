@@ -12,7 +12,7 @@ import trio
 
 from ryvion_node.knowledge.constants import READERS
 from ryvion_node.knowledge.database import connect, operator_errors, prepare_database
-from ryvion_node.knowledge.errors import KnowledgeUnavailable
+from ryvion_node.knowledge.errors import KnowledgeDamaged, KnowledgeUnavailable
 
 T = TypeVar("T")
 Operation = Callable[[apsw.Connection], T]
@@ -88,6 +88,10 @@ def _as_unavailable(done: str) -> Iterator[None]:
     except _PASSING as exc:
         raise KnowledgeUnavailable(
             f"the knowledge bases cannot be {done} just now, another program writes to them; try again"
+        ) from exc
+    except (apsw.CorruptError, apsw.NotADBError) as exc:
+        raise KnowledgeDamaged(
+            f"the file of the knowledge bases is damaged ({exc}): put a backup in its place"
         ) from exc
     except (apsw.ConstraintError, apsw.SQLError, apsw.MisuseError):
         raise

@@ -13,6 +13,10 @@ class KnowledgeUnavailable(KnowledgeError):
     """Nothing can be read or written now (disk full, I/O error, another program writes); nothing was changed."""
 
 
+class KnowledgeDamaged(KnowledgeUnavailable):
+    """The file's content is damaged."""
+
+
 class KnowledgeBaseUnknown(KnowledgeError):
     """There is no such knowledge base."""
 

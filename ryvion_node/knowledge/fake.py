@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from ryvion_node.knowledge.interface import EmbeddingRefused, EmbeddingUnavailable, Vectors
+from ryvion_node.knowledge.interface import EmbeddingRefused, EmbeddingUnavailable, Origin, Vectors
 from ryvion_node.knowledge.vectors import packed
 
 
@@ -26,13 +26,16 @@ class WordEmbedder:
         """Of a text; longer ones are refused."""
         self.asked: list[tuple[tuple[str, ...], tuple[str, ...], bytes | None]] = []
         """(texts, jurisdictions, model) of each request that it served."""
+        self.origins: list[Origin] = []
+        """Of the same."""
 
-    async def embed(self, texts: Sequence[str], jurisdictions: tuple[str, ...], model: bytes | None) -> Vectors:
+    async def embed(self, texts: Sequence[str], origin: Origin, model: bytes | None) -> Vectors:
         if self.unavailable or model not in (None, self.model):
             raise EmbeddingUnavailable(self.unavailable or "nobody offers that model")
         if self.longest_chars is not None and any(len(text) > self.longest_chars for text in texts):
             raise EmbeddingRefused(f"a text has more than {self.longest_chars} characters")
-        self.asked.append((tuple(texts), jurisdictions, model))
+        self.asked.append((tuple(texts), origin.jurisdictions, model))
+        self.origins.append(origin)
         return Vectors(self.model, self.dimensions, packed([self._vector(text) for text in texts]))
 
     def _vector(self, text: str) -> list[float]:

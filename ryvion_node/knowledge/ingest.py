@@ -26,7 +26,14 @@ from ryvion_node.knowledge.constants import (
 )
 from ryvion_node.knowledge.database import operator_errors
 from ryvion_node.knowledge.errors import BadVectors, KnowledgeUnavailable
-from ryvion_node.knowledge.interface import Chunk, DocumentText, Embedder, EmbeddingRefused, EmbeddingUnavailable
+from ryvion_node.knowledge.interface import (
+    Chunk,
+    DocumentText,
+    Embedder,
+    EmbeddingRefused,
+    EmbeddingUnavailable,
+    Origin,
+)
 from ryvion_node.knowledge.reading.errors import UnreadableDocument
 from ryvion_node.knowledge.reading.process import read_in_process
 from ryvion_node.knowledge.records import BaseIndex, MadeVectors, Work
@@ -134,34 +141,36 @@ class Ingest:
         rest = self._resting.get(base.number)
         if rest is not None and rest.until_s > now_s:
             return _NO_VECTORS + rest.reason
+        keys = [text.key for text in waiting]
         switch = rest is not None and now_s - rest.began_s >= SWITCH_MODEL_AFTER_S
         try:
-            made = await self._vectors(base, [text.text for text in waiting], None if switch else base.model)
+            texts = [text.text for text in waiting]
+            made = await self._vectors(base, texts, keys, None if switch else base.model)
         except (EmbeddingUnavailable, BadVectors) as exc:
             self._rest(base.number, str(exc))
             log_event(log, "embedding_unavailable", level=logging.WARNING, reason=str(exc))
             return _NO_VECTORS + str(exc)
         self._resting.pop(base.number, None)
-        keys = [text.key for text in waiting]
         model, dimensions, rows = made
         kept = MadeVectors(model, dimensions, tuple(zip(keys, rows, strict=True)))
         await self._connections.write(lambda db: progress.keep_vectors(db, work, kept))
         return None
 
     async def _vectors(
-        self, base: BaseIndex, texts: list[str], model: bytes | None
+        self, base: BaseIndex, texts: list[str], keys: list[bytes], model: bytes | None
     ) -> tuple[bytes, int, tuple[bytes, ...]]:
         """(model, dimensions, vectors). A text that is too long for the model is embedded as far as it takes it."""
+        origin = Origin(base.id, base.key_id, base.jurisdictions, tuple(keys))
         try:
-            vectors = await self._embedder.embed(texts, base.jurisdictions, model)
+            vectors = await self._embedder.embed(texts, origin, model)
         except EmbeddingRefused as exc:
             if len(texts) == 1 and len(texts[0]) < _SHORTEST_CHARS:
                 raise BadVectors(f"the model takes no text at all: {exc}") from exc
             if len(texts) == 1:
-                return await self._vectors(base, [texts[0][: len(texts[0]) // 2]], model)
+                return await self._vectors(base, [texts[0][: len(texts[0]) // 2]], keys, model)
             middle = len(texts) // 2
-            first = await self._vectors(base, texts[:middle], model)
-            second = await self._vectors(base, texts[middle:], first[0])
+            first = await self._vectors(base, texts[:middle], keys[:middle], model)
+            second = await self._vectors(base, texts[middle:], keys[middle:], first[0])
             return first[0], first[1], first[2] + second[2]
         dimensions = base.dimensions if vectors.model == base.model else 0
         return vectors.model, vectors.dimensions, unpack(vectors, len(texts), model, dimensions)

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from ryvion_node.identity import OWNER_KEY_ID
+from ryvion_node.preferences import ANY_OFFER, Preferences
+
 BlockKind = Literal["heading", "prose", "list", "table", "code"]
 
 
@@ -61,6 +64,8 @@ class KnowledgeBase:
     name: str
     jurisdictions: tuple[str, ...]
     """Where its passages may be sent, ISO 3166-1 alpha-2, groups expanded; empty: anywhere."""
+    key_id: str
+    """The API key that made it, and pays for its vectors."""
     created_ms: int
     documents: int
     chunks: int
@@ -134,6 +139,36 @@ class Vectors:
     """Little-endian float32, of length 1 each."""
 
 
+@dataclass(frozen=True, slots=True)
+class Searcher:
+    """On whose behalf a search is made, so that its query goes no further than what it is for."""
+
+    key_id: str = OWNER_KEY_ID
+    """Pays for the query's vector."""
+    jurisdictions: tuple[str, ...] = ()
+    """Where the query may be sent; empty: anywhere that the knowledge base allows."""
+    preferences: Preferences = ANY_OFFER
+    """Which nodes may see it, besides those of the key."""
+
+
+OWNER: Searcher = Searcher()
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where texts that are to become vectors come from, and the rules for them."""
+
+    knowledge_base: str
+    key_id: str
+    """Pays; its own rules hold besides these."""
+    jurisdictions: tuple[str, ...]
+    """Where the texts may be sent; empty: anywhere."""
+    passages: tuple[bytes, ...] = ()
+    """The `embedding_key` of each passage that the texts are of, whole or in part; empty: they are a query."""
+    preferences: Preferences = ANY_OFFER
+    """Which nodes may see them."""
+
+
 class EmbeddingUnavailable(Exception):
     """Nobody makes vectors now; the message says why. Searches go by words alone meanwhile."""
 
@@ -145,8 +180,8 @@ class EmbeddingRefused(Exception):
 class Embedder(Protocol):
     """Makes vectors of texts: the market's, or a local model's."""
 
-    async def embed(self, texts: Sequence[str], jurisdictions: tuple[str, ...], model: bytes | None) -> Vectors:
-        """Vectors of 1 .. 2,048 texts, made in `jurisdictions` only (empty: anywhere), by the model of that digest
-        when one is given. Raises EmbeddingUnavailable, EmbeddingRefused.
+    async def embed(self, texts: Sequence[str], origin: Origin, model: bytes | None) -> Vectors:
+        """Vectors of 1 .. 2,048 texts, made by the rules of their origin, and by the model of that digest when one is
+        given. Raises EmbeddingUnavailable, EmbeddingRefused.
         """
         ...

@@ -125,8 +125,8 @@ def similarities(db: apsw.Connection, base: BaseIndex, vector: bytes, numbers: S
     rows = db.execute(
         """
         SELECT chunks.number, vec_distance_cosine(embeddings.vector, ?) FROM json_each(?) AS wanted
-            JOIN chunks ON chunks.number = wanted.value
-            JOIN embeddings ON embeddings.key = chunks.embedding_key AND embeddings.model = ?
+            CROSS JOIN chunks ON chunks.number = wanted.value
+            CROSS JOIN embeddings ON embeddings.key = chunks.embedding_key AND embeddings.model = ?
         WHERE chunks.embedded = 1
         """,
         (vector, json.dumps(numbers), base.model),
@@ -140,7 +140,8 @@ def chunks(db: apsw.Connection, base: BaseIndex, numbers: Sequence[int]) -> dict
         row.number: row
         for row in _found(
             db,
-            "chunks.number IN (SELECT value FROM json_each(?)) AND documents.base = ? AND documents.state = 'ready'",
+            "json_each(?) AS wanted CROSS JOIN chunks ON chunks.number = wanted.value",
+            "documents.base = ? AND documents.state = 'ready'",
             json.dumps(numbers),
             base.number,
         )
@@ -153,7 +154,7 @@ def chunk_by_id(db: apsw.Connection, base: BaseIndex, chunk_id: str) -> FoundChu
         key = bytes.fromhex(chunk_id.removeprefix("chk_"))
     except ValueError:
         return None
-    return next(iter(_found(db, "chunks.id = ? AND documents.base = ?", key, base.number)), None)
+    return next(iter(_found(db, "chunks", "chunks.id = ? AND documents.base = ?", key, base.number)), None)
 
 
 def passage(found: FoundChunk, knowledge_base: str, score: float = 0.0, similarity: float = 0.0) -> Passage:
@@ -172,12 +173,13 @@ def passage(found: FoundChunk, knowledge_base: str, score: float = 0.0, similari
     )
 
 
-def _found(db: apsw.Connection, where: str, *parameters: str | bytes | int) -> list[FoundChunk]:
+def _found(db: apsw.Connection, source: str, where: str, *parameters: str | bytes | int) -> list[FoundChunk]:
+    """Rows of `source` with their documents. CROSS JOIN: in this order, whatever SQLite thinks of the sizes."""
     rows = db.execute(
         f"""
         SELECT chunks.number, documents.number, documents.id, documents.filename, chunks.id, chunks.sha256,
             chunks.position, chunks.text, chunks.start, chunks."end", chunks.headings, chunks.page
-        FROM chunks JOIN documents ON documents.number = chunks.document WHERE {where}
+        FROM {source} CROSS JOIN documents ON documents.number = chunks.document WHERE {where}
         """,
         parameters,
     )

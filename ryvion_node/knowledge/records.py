@@ -10,7 +10,8 @@ from ryvion_node.knowledge.interface import StoredDocument
 Outcome = Literal["added", "replacing", "unchanged", "duplicate"]
 """Of adding a file. `replacing`: the older file of that name stays until this one is ready; `unchanged`: this very file
 is there under this name; `duplicate`: it is there under another name, and was not added again."""
-Purpose = Literal["prompt", "embedding"]
+Purpose = Literal["prompt", "embedding", "query"]
+"""A query has no passages: what left is the question that was searched for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Disclosure:
 
     job_id: str
     completion_id: str
-    """Of the answer that it was part of; empty for embeddings."""
+    """Of the answer, or of the embedding, that it was part of."""
     knowledge_base: str
     node_key: bytes
     """Whom it went to."""
@@ -55,6 +56,8 @@ class BaseIndex:
     number: int
     """Names its index tables."""
     id: str
+    key_id: str
+    """Pays for its vectors."""
     jurisdictions: tuple[str, ...]
     model: bytes | None
     """Whose vectors it has: SHA-256 of the model's file; None as long as there are none."""

@@ -17,6 +17,7 @@ CREATE TABLE bases (
     id            TEXT    NOT NULL UNIQUE,
     name          TEXT    NOT NULL,
     jurisdictions TEXT    NOT NULL,
+    key_id        TEXT    NOT NULL,
     created_ms    INTEGER NOT NULL,
     model         BLOB    CHECK (length(model) = 32),
     dimensions    INTEGER CHECK (dimensions > 0),
@@ -88,7 +89,7 @@ CREATE TABLE disclosures (
     knowledge_base TEXT    NOT NULL,
     node_key       BLOB    NOT NULL CHECK (length(node_key) = 32),
     jurisdiction   TEXT    NOT NULL,
-    purpose        TEXT    NOT NULL CHECK (purpose IN ('prompt', 'embedding')),
+    purpose        TEXT    NOT NULL CHECK (purpose IN ('prompt', 'embedding', 'query')),
     at_ms          INTEGER NOT NULL,
     UNIQUE (job_id, knowledge_base)
 ) STRICT;

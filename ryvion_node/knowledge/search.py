@@ -11,6 +11,7 @@ from typing import Final, Literal
 import apsw
 import trio
 
+from ryvion_node.jurisdictions import common
 from ryvion_node.knowledge import bases, lookup
 from ryvion_node.knowledge.constants import (
     KEPT_FREQUENCIES,
@@ -22,7 +23,16 @@ from ryvion_node.knowledge.constants import (
 )
 from ryvion_node.knowledge.documents import numbers_of
 from ryvion_node.knowledge.errors import BadVectors, KnowledgeLimit
-from ryvion_node.knowledge.interface import Embedder, EmbeddingRefused, EmbeddingUnavailable, Found, Passage
+from ryvion_node.knowledge.interface import (
+    OWNER,
+    Embedder,
+    EmbeddingRefused,
+    EmbeddingUnavailable,
+    Found,
+    Origin,
+    Passage,
+    Searcher,
+)
 from ryvion_node.knowledge.ranking import DEFAULT_TUNING, Tuning, diverse, fuse
 from ryvion_node.knowledge.records import BaseIndex
 from ryvion_node.knowledge.store import KnowledgeStore
@@ -31,6 +41,9 @@ from ryvion_node.knowledge.vectors import unpack
 
 _REMEMBERED_FROM: Final = 1_000
 """Passages from which on a word's frequency is remembered: below, counting takes no time, and one document changes it."""
+
+_LOOKED_AT: Final = 4
+"""Times as many passages as are wanted: so many of them say the same at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +72,12 @@ class Search:
         self._frequencies: Recent[tuple[int, int, str], int] = Recent(KEPT_FREQUENCIES)
 
     async def search(
-        self, knowledge_base: str, query: str, limit: int = 5, documents: Sequence[str] | None = None
+        self,
+        knowledge_base: str,
+        query: str,
+        limit: int = 5,
+        documents: Sequence[str] | None = None,
+        searcher: Searcher = OWNER,
     ) -> Found:
         """The passages that answer `query` best, of these documents only when they are given.
 
@@ -77,10 +95,10 @@ class Search:
             return base, numbers_of(db, knowledge_base, tuple(documents))
 
         base, only = await self._connections.read(begin)
-        ranked = await self._rank(base, query, only)
+        ranked = await self._rank(base, query, only, searcher)
         return Found(await self._passages(base, ranked, limit), ranked.method, ranked.note)
 
-    async def _rank(self, base: BaseIndex, query: str, only: tuple[int, ...] | None) -> _Ranked:
+    async def _rank(self, base: BaseIndex, query: str, only: tuple[int, ...] | None, searcher: Searcher) -> _Ranked:
         """Both rankings side by side: words while the query's vector is made."""
         frequency = self._frequency(base)
 
@@ -90,7 +108,7 @@ class Search:
             )
 
         async def by_vector() -> tuple[bytes | None, list[tuple[int, float]] | None, str]:
-            vector, note = await self._query_vector(base, query)
+            vector, note = await self._query_vector(base, query, searcher)
             return vector, None if vector is None else await self._nearest(base, vector, only), note
 
         text, (vector, nearest, note) = await together(by_words, by_vector)
@@ -111,7 +129,7 @@ class Search:
 
         return await self._connections.read(ask)
 
-    async def _query_vector(self, base: BaseIndex, query: str) -> tuple[bytes | None, str]:
+    async def _query_vector(self, base: BaseIndex, query: str, searcher: Searcher) -> tuple[bytes | None, str]:
         """The vector of a query by the model of the base's vectors, or None and why there is none."""
         text = query.encode("utf-8", "replace").decode()[:MAX_EMBEDDED_QUERY_CHARS].strip()
         if base.model is None:
@@ -122,9 +140,13 @@ class Search:
         known = self._query_vectors.get(key)
         if known is not None:
             return known, ""
+        places = common(base.jurisdictions, searcher.jurisdictions)
+        if places is None:
+            return None, "no country is allowed by both the knowledge base and whoever searches"
+        origin = Origin(base.id, searcher.key_id, places, preferences=searcher.preferences)
         with trio.move_on_after(QUERY_VECTOR_S):
             try:
-                made = await self._embedder.embed([text], base.jurisdictions, base.model)
+                made = await self._embedder.embed([text], origin, base.model)
                 (vector,) = unpack(made, 1, base.model, base.dimensions)
             except (EmbeddingUnavailable, EmbeddingRefused, BadVectors) as exc:
                 return None, f"no vector could be made of the query: {exc}"
@@ -138,8 +160,9 @@ class Search:
         scores = dict(fuse(list(text), list(vector), self._tuning))
 
         def load(db: apsw.Connection) -> list[Passage]:
-            found = lookup.chunks(db, base, list(scores))
-            chosen = diverse([found[number] for number in scores if number in found], limit, self._tuning)
+            first = list(scores)[: limit * _LOOKED_AT]
+            found = lookup.chunks(db, base, first)
+            chosen = diverse([found[number] for number in first if number in found], limit, self._tuning)
             alike = self._similarities(db, base, ranked, [chunk.number for chunk in chosen])
             return [
                 replace(

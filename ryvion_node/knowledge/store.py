@@ -11,9 +11,11 @@ from pathlib import Path
 import apsw
 import trio
 
+from ryvion_node.identity import OWNER_KEY_ID
 from ryvion_node.knowledge import bases, disclosures, documents, index, lookup
 from ryvion_node.knowledge.connections import Connections, open_connections
 from ryvion_node.knowledge.database import find_damage, one
+from ryvion_node.knowledge.errors import KnowledgeDamaged
 from ryvion_node.knowledge.interface import KnowledgeBase, Passage, StoredDocument
 from ryvion_node.knowledge.records import Added, DisclosedChunk, Disclosure
 
@@ -44,9 +46,11 @@ class KnowledgeStore:
         self.added = trio.Event()
         """Set when there is something to ingest; whoever waits for it puts a new one in its place."""
 
-    async def create_knowledge_base(self, name: str, jurisdictions: tuple[str, ...] = ()) -> KnowledgeBase:
+    async def create_knowledge_base(
+        self, name: str, jurisdictions: tuple[str, ...] = (), key_id: str = OWNER_KEY_ID
+    ) -> KnowledgeBase:
         """Names may repeat, ids do not; its passages stay within `jurisdictions` for good. Raises KnowledgeLimit."""
-        return await self.connections.write(lambda db: bases.create(db, name, jurisdictions, self._clock_ms()))
+        return await self.connections.write(lambda db: bases.create(db, name, jurisdictions, key_id, self._clock_ms()))
 
     async def knowledge_bases(self) -> tuple[KnowledgeBase, ...]:
         """All, oldest first."""
@@ -125,7 +129,7 @@ class KnowledgeStore:
         )
 
     async def embedded_chunks(self, knowledge_base: str, texts_sha256: Sequence[bytes]) -> tuple[DisclosedChunk, ...]:
-        """The passages of texts that an embedder was given, by the SHA-256 of each text: for `record_disclosure`."""
+        """The passages of an `Origin`, by their `embedding_key`: for `record_disclosure`."""
         return await self.connections.read(
             lambda db: disclosures.embedded_chunks(db, knowledge_base, tuple(texts_sha256))
         )
@@ -138,7 +142,10 @@ class KnowledgeStore:
             checks = (index.find_damage(db, number) for number in numbers)
             return find_damage(db) or next((found for found in checks if found), None)
 
-        return await self.connections.write(look)
+        try:
+            return await self.connections.write(look)
+        except KnowledgeDamaged as exc:
+            return str(exc)
 
     async def _reclaim(self) -> None:
         """Give pages back to the file system when a quarter of the file is unused; others write in between."""
