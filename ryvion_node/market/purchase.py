@@ -186,8 +186,7 @@ class Purchase(Generic[P]):
             return MarketError("no_capacity", "no executor took the job", retry_after_ms=DEFAULT_RETRY_MS)
         said = str(failure)
         if failure.code == "context_overflow":
-            what = "a text is" if isinstance(self._order, EmbeddingOrder) else "the conversation is"
-            return MarketError("context_length_exceeded", f"{what} too long for the model: {said}")
+            return MarketError("context_length_exceeded", f"the executor says {said}")
         if failure.code == "grammar_invalid":
             return MarketError("grammar_invalid", f"the answer cannot be held to what was asked: {said}")
         if failure.code == "template_failed" and not after_text:
