@@ -1,0 +1,97 @@
+"""Rankings become one, and what it shows says different things."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ryvion_node.knowledge.interface import Chunk, Passage
+from ryvion_node.knowledge.ranking import Tuning, affordable_words, diverse, fit, fuse
+
+RANKINGS = st.lists(st.integers(0, 30), unique=True, max_size=20)
+
+
+@dataclass(frozen=True)
+class Text:
+    document: int
+    start: int
+    end: int
+    text: str
+
+
+TEXTS = st.lists(
+    st.builds(Text, st.integers(0, 3), st.just(0), st.just(10), st.sampled_from(["a b c", "a b c d", "e f", "g", ""])),
+    max_size=12,
+)
+
+
+def passage(number: int, text: str) -> Passage:
+    chunk = Chunk(number, text, 0, len(text), (), None)
+    return Passage(f"chk_{number}", "kb", "doc", "f", chunk, "", 0.0, 0.0, None, None)
+
+
+@given(RANKINGS, RANKINGS)
+def test_fusion_ranks_all_and_only_what_was_ranked(text: list[int], vector: list[int]) -> None:
+    fused = fuse(text, vector)
+    assert {number for number, _ in fused} == {*text, *vector}
+    assert [score for _, score in fused] == sorted((score for _, score in fused), reverse=True)
+
+
+@given(RANKINGS)
+def test_one_ranking_alone_keeps_its_order(ranking: list[int]) -> None:
+    assert [number for number, _ in fuse(ranking, [])] == ranking == [number for number, _ in fuse([], ranking)]
+
+
+def test_the_scores_are_those_of_the_paper() -> None:
+    assert fuse([7, 8], [8]) == [(8, 1 / 62 + 1 / 61), (7, 1 / 61)]
+    weighted = Tuning(rank_constant=1, text_weight=2.0, vector_weight=0.5)
+    assert fuse([7], [8], weighted) == [(7, 1.0), (8, 0.25)]
+
+
+@given(TEXTS, st.integers(1, 8))
+def test_results_are_as_many_as_there_can_be_and_in_order(texts: list[Text], limit: int) -> None:
+    numbered = [Text(text.document, text.start, text.end, f"{text.text}") for text in texts]
+    shown = diverse(numbered, limit)
+    assert len(shown) == min(limit, len(texts))
+    places = [next(place for place, text in enumerate(numbered) if text is one) for one in shown]
+    assert places == sorted(set(places))
+
+
+def test_a_passage_that_repeats_a_better_one_makes_room_for_another() -> None:
+    first, again, other = Text(1, 0, 9, "tin costs nine"), Text(2, 0, 9, "Tin costs nine!"), Text(3, 0, 9, "lead")
+    assert diverse([first, again, other], 2) == [first, other]
+    assert diverse([first, again], 2) == [first, again]
+
+
+def test_one_document_does_not_fill_the_results_while_others_have_something() -> None:
+    long = [Text(1, 100 * number, 100 * number + 90, f"word{number}") for number in range(5)]
+    other = [Text(2, 0, 9, "tin"), Text(3, 0, 9, "lead")]
+    assert diverse([*long, *other], 5) == [*long[:3], *other]
+    assert diverse(long, 5) == long
+
+
+def test_overlapping_spans_of_a_document_say_the_same() -> None:
+    one, inside, behind = Text(1, 0, 100, "a b c d"), Text(1, 5, 95, "b c"), Text(1, 90, 190, "x y")
+    assert diverse([one, inside, behind], 2) == [one, behind]
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=3), st.integers(0, 100), max_size=8), st.integers(0, 150))
+def test_words_are_taken_rarest_first_within_the_budget(frequencies: dict[str, int], budget: int) -> None:
+    chosen = affordable_words(frequencies, budget)
+    known = [frequency for frequency in frequencies.values() if frequency]
+    assert bool(chosen) == bool(known)
+    counts = [frequencies[word] for word in chosen]
+    assert counts == sorted(counts) and 0 not in counts
+    assert not counts or (counts[0] == min(known) and sum(counts[1:]) <= max(0, budget))
+
+
+@given(st.lists(st.text("ab ", max_size=12), max_size=8), st.integers(0, 40))
+def test_what_fits_is_within_the_budget_and_in_order(texts: list[str], budget: int) -> None:
+    passages = [passage(number, text) for number, text in enumerate(texts)]
+    taken = fit(passages, budget, len)
+    assert sum(len(one.chunk.text) for one in taken) <= budget
+    assert list(taken) == [one for one in passages if one in taken]
+    smallest = min((len(text) for text in texts), default=0)
+    assert bool(taken) or not texts or smallest > budget
