@@ -22,10 +22,11 @@ from typing import Final, Literal, get_args
 from pydantic import ValidationError
 
 from ryvion_node.errors import EXIT_DATA, EXIT_NO_INPUT, EXIT_TEMPORARY, EXIT_USAGE, OperatorError
+from ryvion_node.identity import OWNER_KEY_ID
 from ryvion_node.jurisdictions import COUNTRIES, parse_jurisdiction
 from ryvion_node.ledger.spending import Allowance
 from ryvion_node.paths import FileMissing, read_private_file, replace_private_file, sole_editor
-from ryvion_node.preferences import ANY_OFFER, Preferences
+from ryvion_node.preferences import ANY_OFFER, KNOWLEDGE_ASSURANCES, KnowledgeAssurance, Preferences
 from ryvion_node.preferences_object import PreferencesObject, preferences_object
 
 Scope = Literal["buyer", "read-only", "write-only", "operator"]
@@ -122,6 +123,12 @@ class ApiKey:
     limits: KeyLimits = NO_BUDGETS
     preferences: Preferences = ANY_OFFER
     """Whom the key buys from."""
+    knowledge_assurance: KnowledgeAssurance = "signed"
+    """Which nodes it sends passages of knowledge bases to."""
+
+
+OWNER: Final = ApiKey(OWNER_KEY_ID, "the owner", "operator", (), 0, "", WITHOUT_LIMIT)
+"""Whoever may read the running node's control file, which is no key but does what keys do."""
 
 
 class KeyStore:
@@ -140,6 +147,7 @@ class KeyStore:
         jurisdiction: str = "",
         limits: KeyLimits = NEW_KEY_LIMITS,
         preferences: Preferences = ANY_OFFER,
+        knowledge_assurance: KnowledgeAssurance = "signed",
     ) -> tuple[ApiKey, str]:
         """Make a key and return it with its token, which can never be shown again.
 
@@ -162,6 +170,7 @@ class KeyStore:
                 token_sha256=_hash(token),
                 limits=limits,
                 preferences=preferences,
+                knowledge_assurance=knowledge_assurance,
             )
             keys.append(key)
         return key, token
@@ -172,16 +181,25 @@ class KeyStore:
             return keys.pop(_position(keys, key_id))
 
     def change(
-        self, key_id: str, limits: Mapping[str, int | None], preferences: Mapping[str, object] | None = None
+        self,
+        key_id: str,
+        limits: Mapping[str, int | None],
+        preferences: Mapping[str, object] | None = None,
+        knowledge_assurance: KnowledgeAssurance | None = None,
     ) -> ApiKey:
         """Change some of a key's limits, by their names in KeyLimits, and of its preferences, by those of the `ryvion`
-        object (None: not limited any more); return the key. Raises KeyNotFound.
+        object (None: not limited any more), and whom it sends passages to; return the key. Raises KeyNotFound.
         """
         with self._editing() as keys:
             position = _position(keys, key_id)
             key = keys[position]
             wanted = PreferencesObject.model_validate(preferences_object(key.preferences) | dict(preferences or {}))
-            changed = replace(key, limits=replace(key.limits, **limits), preferences=wanted.values())
+            changed = replace(
+                key,
+                limits=replace(key.limits, **limits),
+                preferences=wanted.values(),
+                knowledge_assurance=knowledge_assurance or key.knowledge_assurance,
+            )
             keys[position] = changed
         return changed
 
@@ -189,6 +207,11 @@ class KeyStore:
         """All keys, oldest first; raises KeysCorrupt or TooOpen."""
         self._refresh()
         return self._keys
+
+    def find(self, key_id: str) -> ApiKey | None:
+        """The key with this id, or the owner; None when it was revoked. Raises KeysCorrupt or TooOpen."""
+        self._refresh()
+        return next((key for key in (OWNER, *self._keys) if key.id == key_id), None)
 
     def authenticate(self, token: str) -> ApiKey | None:
         """The key of this token, or None; takes as long for a nearly right token as for a wrong one.
@@ -270,9 +293,11 @@ def _parse(data: bytes) -> tuple[ApiKey, ...]:
     entries = document.get("keys")
     if not isinstance(entries, list) or len(entries) > MAX_KEYS:
         raise ValueError(f"`keys` must be a list of at most {MAX_KEYS}")
-    came_later: dict[str, object] = {"limits": asdict(NO_BUDGETS)} if version == 1 else {}
+    came_later: dict[str, object] = {}
+    if version < 2:
+        came_later["limits"] = asdict(NO_BUDGETS)
     if version < 3:
-        came_later["preferences"] = {}
+        came_later |= {"preferences": {}, "knowledge_assurance": "signed"}
     entries = [came_later | entry if isinstance(entry, dict) else entry for entry in entries]
     return tuple(_parse_key(entry, number) for number, entry in enumerate(entries, start=1))
 
@@ -288,6 +313,7 @@ def _parse_key(entry: object, number: int) -> ApiKey:
             "token_sha256": str(token_sha256),
             "limits": dict(limits),
             "preferences": dict(preferences),
+            "knowledge_assurance": str(assurance),
             **rest,
         } if not rest and type(created_ms) is int:
             pass
@@ -297,6 +323,9 @@ def _parse_key(entry: object, number: int) -> ApiKey:
     known_scope = next((known for known in SCOPES if known == scope), None)
     if known_scope is None:
         raise ValueError(f"key {number} has an unknown scope; there are {', '.join(SCOPES)}")
+    known_assurance = next((known for known in KNOWLEDGE_ASSURANCES if known == assurance), None)
+    if known_assurance is None:
+        raise ValueError(f"knowledge_assurance of key {number} must be one of {', '.join(KNOWLEDGE_ASSURANCES)}")
     if not re.fullmatch(r"[0-9a-f]{64}", token_sha256):
         raise ValueError(f"key {number} has no SHA-256 in token_sha256")
     if not all(isinstance(code, str) and code in COUNTRIES for code in codes):
@@ -310,6 +339,7 @@ def _parse_key(entry: object, number: int) -> ApiKey:
         token_sha256,
         _parse_limits(limits, number),
         _parse_preferences(preferences, number),
+        known_assurance,
     )
 
 

@@ -21,9 +21,12 @@ Assurance = Literal["signed", "count-checked"]
 `signed`: the receipt's signature and hash; tokens only against a bound from bytes. `count-checked`: this node has the
 model's own vocabulary, the executor promises to count with it, and the units are recounted.
 """
+KnowledgeAssurance = Literal["signed", "count-checked", "never"]
+"""Which nodes may get passages of knowledge bases: those whose bills have that assurance, or none."""
 
 SORTS: Final[tuple[Sort, ...]] = get_args(Sort)
 ASSURANCES: Final[tuple[Assurance, ...]] = get_args(Assurance)
+KNOWLEDGE_ASSURANCES: Final[tuple[KnowledgeAssurance, ...]] = get_args(KnowledgeAssurance)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,22 @@ from ryvion_node.cli.options import home_option, json_option
 from ryvion_node.cli.output import credits_text, print_json, print_table, time_text
 from ryvion_node.cli.preferences import given_preferences, preference_options, preferences_text
 from ryvion_node.paths import Paths
+from ryvion_node.preferences import KNOWLEDGE_ASSURANCES
 
 if TYPE_CHECKING:
     from ryvion_node.keys import ApiKey, Scope
     from ryvion_node.ledger.spending import Spending
+    from ryvion_node.preferences import KnowledgeAssurance
 
 SCOPES = ("buyer", "read-only", "write-only", "operator")
 COLUMNS = ("Id", "Name", "Scope", "Only in", "Last hour", "Today", "In total", "Requests", "Created")
+
+
+assurance_option = click.option(
+    "--knowledge-assurance",
+    type=click.Choice(KNOWLEDGE_ASSURANCES),
+    help="Nodes that get passages of knowledge bases: signed (any), count-checked (as with --min-assurance), or never.",
+)
 
 
 @click.group()
@@ -40,9 +49,18 @@ def keys() -> None:
 )
 @limit_options(with_defaults=True)
 @preference_options
+@assurance_option
 @home_option
 @json_option
-def create(name: str, scope: Scope, jurisdiction: str, paths: Paths, as_json: bool, **options: Any) -> None:
+def create(
+    name: str,
+    scope: Scope,
+    jurisdiction: str,
+    knowledge_assurance: KnowledgeAssurance | None,
+    paths: Paths,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Make a key and print it, alone on stdout. It is shown this once.
 
     NAME is for you, to tell keys apart. Scopes: buyer lists models, buys, and reads receipts; read-only does all of
@@ -50,6 +68,7 @@ def create(name: str, scope: Scope, jurisdiction: str, paths: Paths, as_json: bo
     `unlimited`.
 
     --sort to --min-assurance say whom the key buys from. A request may narrow that, never widen it.
+    --knowledge-assurance says who may get passages of your knowledge bases on top of that.
     """
     from ryvion_node.jurisdictions import JurisdictionUnknown
     from ryvion_node.keys import KeyLimits, KeyStore
@@ -58,7 +77,9 @@ def create(name: str, scope: Scope, jurisdiction: str, paths: Paths, as_json: bo
     limits = KeyLimits(**given_limits(options))
     preferences = PreferencesObject.model_validate(given_preferences(options)).values()
     try:
-        key, token = KeyStore(paths.keys_file).create(name, scope, jurisdiction, limits, preferences)
+        key, token = KeyStore(paths.keys_file).create(
+            name, scope, jurisdiction, limits, preferences, knowledge_assurance or "signed"
+        )
     except JurisdictionUnknown as exc:
         raise click.BadParameter(str(exc), param_hint="--jurisdiction") from exc
     if as_json:
@@ -92,9 +113,12 @@ def list_command(paths: Paths, as_json: bool) -> None:
 @click.argument("key_id", metavar="ID")
 @limit_options(with_defaults=False)
 @preference_options
+@assurance_option
 @home_option
 @json_option
-def set_command(key_id: str, paths: Paths, as_json: bool, **options: Any) -> None:
+def set_command(
+    key_id: str, knowledge_assurance: KnowledgeAssurance | None, paths: Paths, as_json: bool, **options: Any
+) -> None:
     """Change limits of a key, or whom it buys from; what is not given stays. It holds from the next request on.
 
     Every limit, and --max-price, also takes the word `unlimited`. What the key has spent already counts. --allow,
@@ -103,9 +127,9 @@ def set_command(key_id: str, paths: Paths, as_json: bool, **options: Any) -> Non
     from ryvion_node.keys import KeyStore
 
     limits, preferences = given_limits(options), given_preferences(options)
-    if not limits and not preferences:
+    if not limits and not preferences and knowledge_assurance is None:
         raise click.UsageError("Give at least one thing to change, such as --budget-day 5.")
-    key = KeyStore(paths.keys_file).change(key_id, limits, preferences)
+    key = KeyStore(paths.keys_file).change(key_id, limits, preferences, knowledge_assurance)
     spending = _spending(paths, (key,))
     if as_json:
         print_json(_key_json(key) | _spending_json(key, spending[key.id]))
@@ -150,6 +174,8 @@ def _print_keys(title: str, found: tuple[ApiKey, ...], spending: dict[str, Spend
     for key in found:
         if text := preferences_text(preferences_object(key.preferences)):
             click.echo(f"{key.id} buys: {text}")
+        if key.knowledge_assurance != "signed":
+            click.echo(f"{key.id} sends passages of knowledge bases to nodes: {key.knowledge_assurance}")
 
 
 def _key_json(key: ApiKey) -> dict[str, object]:
@@ -165,6 +191,7 @@ def _key_json(key: ApiKey) -> dict[str, object]:
         "created_ms": key.created_ms,
         "limits": {f"{name}_microcredits" if name in money else name: value for name, value in limits.items()},
         "preferences": preferences_object(key.preferences),
+        "knowledge_assurance": key.knowledge_assurance,
     }
 
 

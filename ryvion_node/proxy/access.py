@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, get_args
 
 from starlette.datastructures import Headers
 
 from ryvion_node.keys import KeyLimits
-from ryvion_node.preferences import Preferences
+from ryvion_node.preferences import KnowledgeAssurance, Preferences
 from ryvion_node.proxy.errors import ApiError
 
-Action = Literal["list_models", "buy", "read_receipts", "read_metrics"]
+Action = Literal[
+    "list_models",
+    "buy",
+    "read_receipts",
+    "read_metrics",
+    "list_knowledge_bases",
+    "search_knowledge_bases",
+    "change_knowledge_bases",
+]
 
 ALLOWED: Final[dict[str, frozenset[Action]]] = {
-    "buyer": frozenset({"list_models", "buy", "read_receipts", "read_metrics"}),
-    "read-only": frozenset({"list_models", "read_receipts", "read_metrics"}),
+    "buyer": frozenset(get_args(Action)),
+    "read-only": frozenset({"list_models", "read_receipts", "read_metrics", "list_knowledge_bases"}),
     "write-only": frozenset({"list_models", "buy"}),
-    "operator": frozenset({"list_models", "buy", "read_receipts", "read_metrics"}),
+    "operator": frozenset(get_args(Action)),
 }
-"""Scope of a key -> what it may do. A scope that is not here may do nothing."""
+"""Scope of a key -> what it may do. A scope that is not here may do nothing. Documents tell more than receipts do, so a
+key that reads no receipts gets to see nothing of them either."""
 
 
 class Caller(Protocol):
@@ -43,6 +52,11 @@ class Caller(Protocol):
     @property
     def preferences(self) -> Preferences:
         """Whom the key may buy from."""
+        ...
+
+    @property
+    def knowledge_assurance(self) -> KnowledgeAssurance:
+        """Which nodes may get passages of knowledge bases."""
         ...
 
     @property

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
 
-from ryvion_node.keys import WITHOUT_LIMIT, ApiKey, KeyLimits, KeyStore
+from ryvion_node.keys import OWNER, ApiKey, KeyStore
 from ryvion_node.ledger.interface import LedgerReader
 from ryvion_node.ledger.records import ReceiptDetail
-from ryvion_node.preferences import ANY_OFFER, Preferences
 from ryvion_node.proxy.access import Caller
 from ryvion_node.proxy.answers import job_named_by
 from ryvion_node.proxy.idempotency import Progress
@@ -16,17 +14,6 @@ from ryvion_node.proxy.receipts import StoredReceipt
 from ryvion_protocol.exported import export_envelope
 from ryvion_protocol.messages import Receipt
 from ryvion_protocol.packet import unpack
-
-
-@dataclass(frozen=True, slots=True)
-class ControlCaller:
-    """Whoever may read the running node's control file: its operator."""
-
-    id: str = "control"
-    scope: str = "operator"
-    jurisdictions: tuple[str, ...] = ()
-    limits: KeyLimits = WITHOUT_LIMIT
-    preferences: Preferences = ANY_OFFER
 
 
 class NodeKeys:
@@ -39,7 +26,7 @@ class NodeKeys:
     async def authenticate(self, token: str) -> Caller | None:
         """The key that `token` is; None when it is none."""
         if hmac.compare_digest(token.encode(), self._control_token):
-            return ControlCaller()
+            return OWNER
         key: ApiKey | None = self._store.authenticate(token)
         return key
 

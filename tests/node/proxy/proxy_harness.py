@@ -11,7 +11,7 @@ import trio
 
 from ryvion_node.keys import NO_BUDGETS, KeyLimits
 from ryvion_node.market.fake import FakeMarket, Script
-from ryvion_node.preferences import ANY_OFFER, Preferences
+from ryvion_node.preferences import ANY_OFFER, KnowledgeAssurance, Preferences
 from ryvion_node.proxy.access import Keys
 from ryvion_node.proxy.idempotency import Progress
 from ryvion_node.proxy.receipts import StoredReceipt
@@ -29,6 +29,7 @@ class Key:
     jurisdictions: tuple[str, ...] = ()
     limits: KeyLimits = NO_BUDGETS
     preferences: Preferences = ANY_OFFER
+    knowledge_assurance: KnowledgeAssurance = "signed"
 
 
 class FakeKeys:
