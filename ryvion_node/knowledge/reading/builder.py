@@ -1,7 +1,7 @@
 """Puts a document together, block by block, in one form of text.
 
 The text of a document is Unicode NFC with `\\n` as line end, without control characters other than line ends and tabs,
-and without lone surrogates: two files that look alike give the same chunks, and so the same hashes.
+without characters that only steer how others are shown, and without lone surrogates: two files that look alike give the same chunks, and so the same hashes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ryvion_node.knowledge.reading.errors import UnreadableDocument
 _BETWEEN: Final = "\n\n"
 _LINE_ENDS: Final = re.compile("\r\n?|[\v\f\x85\u2028\u2029]")
 _CONTROLS: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
-_INVISIBLE: Final = re.compile("[\u00ad\u2060\ufeff]")
-"""Soft hyphens, word joiners, byte order marks: they only hide words from a search."""
+_INVISIBLE: Final = re.compile("[\u00ad\u202a-\u202e\u2060\u2066-\u2069\ufeff\U000e0000-\U000e007f]")
+"""Soft hyphens, marks of direction and order, tags: they hide words from a search, or hold some that nobody sees."""
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _TRAILING_SPACES: Final = re.compile(r"(?<=\S)[ \t]+(?=\n)")
 _EMPTY_LINES: Final = re.compile(r"\n(?:[ \t]*\n){2,}")

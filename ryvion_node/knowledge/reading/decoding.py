@@ -17,6 +17,7 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_REPLACED: Final = "\ufffd"
 _SAMPLE_BYTES: Final = 32 * 1024
 """Enough to tell encodings apart; guessing takes a tenth of a second for it."""
 _DECLARED_WITHIN: Final = 2048
@@ -42,6 +43,9 @@ def decode(data: bytes, builder: TextBuilder) -> str:
     else:
         if _nuls_are_rare(data):
             return text
+    if (text := data.decode("utf-8", "replace")) and _is_damaged_utf8(data, text):
+        builder.warn(f"bytes that are no valid UTF-8 were replaced: {text.count(_REPLACED)}")
+        return text
     if encoding := _utf16_without_mark(data):
         return _certain(data, encoding, builder)
     if not _nuls_are_rare(data) or _looks_binary(data[:_SAMPLE_BYTES]):
@@ -51,11 +55,16 @@ def decode(data: bytes, builder: TextBuilder) -> str:
 
 def _certain(data: bytes, encoding: str, builder: TextBuilder) -> str:
     text = data.decode(encoding, "replace")
-    if (damaged := text.count("\ufffd")) > 0:
-        builder.warn(f"{damaged} characters are not valid {encoding} and were replaced")
+    if (damaged := text.count(_REPLACED)) > 0:
+        builder.warn(f"characters that are no valid {encoding} were replaced: {damaged}")
     if damaged > len(text) // 10 or not _is_readable(text[:_SAMPLE_BYTES], 0.95):
         raise UnreadableDocument(_BINARY)
     return text
+
+
+def _is_damaged_utf8(data: bytes, text: str) -> bool:
+    """Far more characters of several bytes than bytes that fit none: no other encoding looks like that by chance."""
+    return _nuls_are_rare(data) and len(data) - len(text) >= 20 * text.count(_REPLACED)
 
 
 def _nuls_are_rare(data: bytes) -> bool:

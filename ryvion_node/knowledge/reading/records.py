@@ -25,11 +25,11 @@ def read_json(text: str, builder: TextBuilder) -> None:
     except ValueError as whole:
         records = list(_lines(text))
         if not any(isinstance(record, dict | list) for _number, record in records):
-            builder.warn(f"it is named .json, yet is none ({_where(whole)}), and was read as plain text")
+            builder.warn(f"it is no valid JSON ({_where(whole)}) and was read as plain text")
             read_plain(text, builder)
             return
         if broken := [number for number, record in records if record is _BROKEN]:
-            builder.warn(f"{len(broken)} lines are no JSON and were left out, the first of them line {broken[0]}")
+            builder.warn(f"lines that are no JSON were left out: {len(broken)}, the first of them line {broken[0]}")
         for number, record in records:
             if record is not _BROKEN:
                 _add(record, (f"line {number}",), builder)

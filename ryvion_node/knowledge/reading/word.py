@@ -27,6 +27,8 @@ _PARAGRAPH: Final = qn("w:p")
 _TABLE: Final = qn("w:tbl")
 _ROW: Final = qn("w:tr")
 _CELL: Final = qn("w:tc")
+_RUN: Final = qn("w:r")
+_HIDDEN: Final = f"{qn('w:rPr')}/{qn('w:vanish')}"
 _TEXT: Final = qn("w:t")
 _BREAKS: Final = {qn("w:tab"): "\t", qn("w:br"): "\n", qn("w:cr"): "\n", qn("w:noBreakHyphen"): "-"}
 _SKIPPED: Final = frozenset(
@@ -128,7 +130,7 @@ def _words(element: BaseOxmlElement) -> str:
             if event == "end" and part is skipping:
                 skipping = None
         elif event == "start":
-            if part.tag in _SKIPPED:
+            if part.tag in _SKIPPED or (part.tag == _RUN and part.find(_HIDDEN) is not None):
                 skipping = part
             elif part.tag == _TEXT:
                 parts.append(part.text or "")

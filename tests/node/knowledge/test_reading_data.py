@@ -152,7 +152,7 @@ def test_lines_of_json_are_records() -> None:
     ]
     document = read_document(b'{"a": 1}\n{"b": \n[2]\n', "a.jsonl")
     assert shown(document) == [("table", "a: 1", ("line 1",)), ("table", "[0]: 2", ("line 3",))]
-    assert document.warnings == ("1 lines are no JSON and were left out, the first of them line 2",)
+    assert document.warnings == ("lines that are no JSON were left out: 1, the first of them line 2",)
 
 
 def test_what_is_no_json_is_plain_text() -> None:

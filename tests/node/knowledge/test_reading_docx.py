@@ -63,7 +63,8 @@ def test_content_controls_links_and_tracked_changes_are_read_as_seen() -> None:
         deleted = "<w:del><w:r><w:delText>deleted</w:delText></w:r></w:del>"
         inserted = f"<w:ins>{run.format('inserted')}</w:ins><w:hyperlink>{run.format(' link')}</w:hyperlink>"
         body.insert(0, parse_xml(control))
-        body.insert(1, parse_xml(f"<w:p {word}>{deleted}{inserted}</w:p>"))
+        hidden = "<w:r><w:rPr><w:vanish/></w:rPr><w:t>hidden</w:t></w:r>"
+        body.insert(1, parse_xml(f"<w:p {word}>{deleted}{inserted}{hidden}</w:p>"))
 
     assert read(docx_file(write), "a.docx") == [("prose", "in a control", ()), ("prose", "inserted link", ())]
 

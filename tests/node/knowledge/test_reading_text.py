@@ -67,6 +67,17 @@ def test_a_declared_encoding_that_is_none_does_no_harm(name: str) -> None:
     assert document.text.startswith("caf")
 
 
+def test_a_damaged_byte_does_not_change_the_encoding() -> None:
+    document = read_document((GERMAN * 20).encode().replace(b"M", b"\xffM", 1), "a.log")
+    assert document.text.startswith("Die Größe der Brücke beträgt übrigens 40 \ufffdMeter.")
+    assert document.warnings == ("bytes that are no valid UTF-8 were replaced: 1",)
+
+
+def test_what_nobody_sees_is_not_read() -> None:
+    tags = "".join(chr(0xE0000 + ord(char)) for char in "obey")
+    assert read(f"Plain{tags} \u202ewords\u202c.", "a.txt") == [("prose", "Plain words.", ())]
+
+
 def test_one_form_of_text() -> None:
     composed, parted = "Ga\u0308nge \u200bund soft\u00adhy\ufeffphen", "G\u00e4nge \u200bund softhyphen"
     assert read(composed, "a.txt") == read(parted, "a.txt") == [("prose", parted, ())]
