@@ -76,6 +76,11 @@ for (const [way, model] of Object.entries(WAYS)) {
       await refused(full, APICallError.isInstance, { statusCode: 503, isRetryable: true });
     });
 
+    it("shows where the answer's receipt is", async () => {
+      const { response } = await generateText({ model: model("mock-echo"), prompt: WORDS });
+      assert.match(response.headers["x-ryvion-receipt-cid"], /^ryv1:sha256:/);
+    });
+
     it("leaves in the middle of an answer", async () => {
       const leaving = new AbortController();
       const asked = { model: model("mock-echo"), prompt: LONG, abortSignal: leaving.signal };
@@ -113,6 +118,16 @@ describe(`${CLIENT} in a conversation`, { concurrency: 4 }, () => {
   it("goes on by the other ways", async () => {
     assert.equal((await talk(openai.chat("mock-tools"))).text, "And tomorrow?");
     assert.equal((await talk(compatible("mock-tools"))).text, "And tomorrow?");
+  });
+});
+
+describe(`${CLIENT} and preferences`, () => {
+  it("sends them by the compatible provider, under its name", async () => {
+    const asked = { model: compatible("mock-echo"), prompt: WORDS };
+    const here = { jurisdiction: "EU", ryvion: { sort: "price" } };
+    assert.equal((await generateText({ ...asked, providerOptions: { ryvion: here } })).text, WORDS);
+    const elsewhere = generateText({ ...asked, providerOptions: { ryvion: { jurisdiction: "JP" } } });
+    await refused(elsewhere, APICallError.isInstance, { statusCode: 403 });
   });
 });
 

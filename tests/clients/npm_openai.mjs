@@ -154,6 +154,13 @@ describe(process.env.CLIENT, { concurrency: 4 }, () => {
     await refused(long, a(OpenAI.BadRequestError), { code: "context_length_exceeded" });
   });
 
+  it("sends preferences among the parameters", async () => {
+    const answer = await chats.create({ ...chat("mock-echo"), jurisdiction: "EU", ryvion: { sort: "price" } });
+    assert.equal(answer.ryvion.jurisdiction, "DE");
+    const elsewhere = chats.create({ ...chat("mock-echo"), jurisdiction: "JP" });
+    await refused(elsewhere, a(OpenAI.PermissionDeniedError), { code: "jurisdiction_not_allowed" });
+  });
+
   it("tries again when told so", async () => {
     const { sent, fetch } = watched();
     const patient = new OpenAI({ fetch });
