@@ -47,7 +47,7 @@ def running(endpoint: Endpoint) -> Iterator[dict[str, Client]]:
     # Links are kept as they are, so that packages are looked for beside the link and not beside our source.
     node = ("node", "--preserve-symlinks", "--preserve-symlinks-main")
     clients = {
-        name: endpoint.start([*node, ENVIRONMENT / "tests" / program], CLIENT=name)
+        name: endpoint.start([*node, ENVIRONMENT / "tests" / "suites" / program], CLIENT=name)
         for name, program in PROGRAMS.items()
     }
     yield clients
