@@ -20,7 +20,7 @@ from ryvion_node.market.constants import (
     TOKEN_TIMEOUT_S,
 )
 from ryvion_node.market.intake import Intake
-from ryvion_node.market.interface import Outcome
+from ryvion_node.market.interface import Outcome, Recipient
 from ryvion_node.market.tally import NOBODY, MarketTally
 from ryvion_node.market.terms import Terms
 from ryvion_node.p2p.channel import JobChannel
@@ -112,7 +112,7 @@ class Attempt(Generic[P]):
     async def start(self) -> None:
         """Order the job; returns when the executor has taken it. The order is on disk before it is on the wire.
 
-        Raises AttemptFailed, AllowanceExceeded or another LedgerError.
+        Raises AttemptFailed, NotRecorded, AllowanceExceeded or another LedgerError.
         """
         offer, quote = self.terms.job_offer, self.bid.quote
         await self._desk.ledger.begin_job(
@@ -132,6 +132,8 @@ class Attempt(Generic[P]):
                 allowance=self.terms.account.allowance,
             )
         )
+        if self.terms.witness is not None:
+            await self.terms.witness(Recipient(self.terms.job_id, quote.node_key, quote.jurisdiction))
         with _translated(STARTED_TIMEOUT_S + quote.first_token_ms / 1000, "take the job"):
             await self._channel.send(offer, self.terms.job_request)
             self._hold.release()

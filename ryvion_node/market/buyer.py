@@ -15,6 +15,7 @@ from ryvion_node.market.auction import Auction
 from ryvion_node.market.bidding import Bidding
 from ryvion_node.market.book import OfferBook
 from ryvion_node.market.constants import MAX_BACKGROUND_SETTLEMENTS
+from ryvion_node.market.filters import has_room, shortlist
 from ryvion_node.market.floor import TradingFloor
 from ryvion_node.market.intake import ChatIntake, Intake, VectorIntake
 from ryvion_node.market.interface import (
@@ -78,6 +79,14 @@ class Buyer:
             return auction.explain(None, str(exc))
         self._floor.bidding.release(live)
         return auction.explain(live, auction.why)
+
+    async def fits(self, order: ChatOrder) -> bool:
+        """Has any executor that may run it room for the prompt and an answer?"""
+        floor = self._floor
+        offers = floor.offers()
+        lengths = await floor.prompt_lengths(order, offers)
+        short = shortlist(offers, order, floor.desk.identity.public_key, lengths, floor.digests.get(order.model))
+        return any(has_room(eligible, order.max_completion_tokens) for eligible in short.eligible)
 
     def buy(self, order: ChatOrder) -> AbstractAsyncContextManager[Purchase[Piece]]:
         """Place a job: entering returns once an executor accepted it; leaving stops and settles what still runs."""

@@ -60,6 +60,8 @@ MIN_RETRY_MS: Final = 100
 """No executor's word makes clients come again sooner: a round of quotes takes about that."""
 HELD_RETRY_MS: Final = 2_000
 """When what is left of a key's allowance is held by running jobs: a typical answer's time."""
+NOT_RECORDED_RETRY_MS: Final = 60_000
+"""When this node cannot write down what it sends: somebody has to look after its disk."""
 
 WARMUP_POLL_S: Final = 0.25
 WARMUP_TIMEOUT_S: Final = 10.0

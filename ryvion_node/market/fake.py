@@ -25,10 +25,12 @@ from ryvion_node.market.interface import (
     EmbeddingOrder,
     JobEvent,
     MarketError,
+    NotRecorded,
     Order,
     Outcome,
     Piece,
     Placement,
+    Recipient,
     Route,
     Taken,
     VectorsPiece,
@@ -112,6 +114,8 @@ class FakeMarket:
     slots: int | None = None
     """Jobs that find room at once; None: any number."""
     slots_taken: int = 0
+    context_tokens: int = 4096
+    """Of every model; a prompt has a token for each word."""
     costs: dict[str, int] = field(default_factory=dict)
     """Micro-credits by completion id, of the jobs that left a receipt."""
 
@@ -131,6 +135,7 @@ class FakeMarket:
         try:
             await _play(script.before)
             with self._slot():
+                await _tell(order, job.placement)
                 yield job
         finally:
             self.open_jobs -= 1
@@ -162,12 +167,17 @@ class FakeMarket:
         try:
             await _play(script.before)
             job = _FakeEmbedding(order, script, len(self.orders) + len(self.embeddings))
+            await _tell(order, job.placement)
             yield job
             if job.ended:
                 self.costs[order.account.completion_id] = 0 if script.failed_check else 12
         finally:
             self.open_jobs -= 1
             self.left.set()
+
+    async def fits(self, order: ChatOrder) -> bool:
+        """By its words."""
+        return sum(len(message.content.split()) for message in order.messages) <= self.context_tokens
 
     async def route(self, order: Order) -> Route:
         """A decision with one candidate."""
@@ -202,6 +212,7 @@ class _FakeEmbedding:
         if self._script.taken_over:
             yield VectorsPiece(FAKE_DIMENSIONS, fake_vector("of the one that broke"))
             self.placement = _placement(self._order, JobId(f"{self._number:032x}" + "f" * 32), self._script, 2)
+            await _tell(self._order, self.placement)
             yield Taken(self.placement)
         for at in range(0, len(texts), 2):
             yield VectorsPiece(FAKE_DIMENSIONS, b"".join(vectors[at : at + 2]))
@@ -226,6 +237,7 @@ class _FakeJob:
         """Taken, the script's pieces, Done."""
         if self._script.taken_over:
             self.placement = _placement(self._order, JobId(f"{self._number:032x}" + "f" * 32), self._script, 2)
+            await _tell(self._order, self.placement)
         result = ResultBuilder()
         completion_tokens = 0
         announced = False
@@ -289,6 +301,15 @@ def fake_vector(text: str) -> bytes:
     """What every fake embedding model makes of a text."""
     digest = hashlib.sha256(text.encode()).digest()
     return struct.pack(f"<{FAKE_DIMENSIONS}f", *(byte / 256 for byte in digest[:FAKE_DIMENSIONS]))
+
+
+async def _tell(order: Order, placement: Placement) -> None:
+    if order.witness is None:
+        return
+    try:
+        await order.witness(Recipient(placement.job_id, placement.node_key, placement.jurisdiction))
+    except NotRecorded as exc:
+        raise MarketError("no_capacity", f"nothing was sent: {exc}", 60_000) from exc
 
 
 async def _play(steps: Sequence[Step]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ryvion_node.market.constants import MAX_REASONS_TOLD
+from ryvion_node.market.constants import EXPECTED_COMPLETION_TOKENS, MAX_REASONS_TOLD
 from ryvion_node.market.interface import Candidate, MarketError, Order
 from ryvion_node.market.wanted import expected_completion, needed_features
 from ryvion_node.p2p.peer_id import peer_id_of
@@ -208,6 +208,18 @@ def _lacks(model: ModelOffer, needed: Sequence[str]) -> Miss | None:
 def least_tokens(prompt: PromptLength) -> int:
     """A length that the prompt surely has: text seldom has more than 8 bytes a token. The executor refuses the rest."""
     return prompt.tokens if prompt.counted else max(1, prompt.tokens // 8)
+
+
+def has_room(eligible: Eligible, completion: int | None) -> bool:
+    """Do the prompt and an answer of `completion` tokens (None: a usual one) surely fit its context?
+
+    However long an answer may become, it does not claim more than half of the context here. A prompt that we cannot
+    count is taken to have two bytes a token, where English has four and the densest scripts have two.
+    """
+    context = eligible.model.context_tokens
+    wanted = min(EXPECTED_COMPLETION_TOKENS, context // 4) if completion is None else min(completion, context // 2)
+    tokens = eligible.prompt.tokens if eligible.prompt.counted else eligible.prompt.tokens // 2
+    return tokens + wanted <= context
 
 
 def refuse(order: Order, offers: Sequence[Offer], short: Shortlist) -> MarketError:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, Protocol
@@ -71,6 +71,24 @@ class MarketError(Exception):
         """With the code `preferences_not_met`: its name in the `ryvion` object; None when there are several."""
 
 
+class NotRecorded(Exception):
+    """What is about to leave this machine could not be put on record, so it does not leave; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """A node that is about to get what was ordered."""
+
+    job_id: JobId
+    node_key: NodeKey
+    jurisdiction: str
+    """Where it says it is."""
+
+
+Witness = Callable[[Recipient], Awaitable[None]]
+"""Told of a node before it gets anything: of every node that a job is tried with. Raises NotRecorded."""
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """For whom an order is bought, and what its key may spend."""
@@ -125,6 +143,7 @@ class ChatOrder:
     features: tuple[str, ...] = ()
     """In rising order: needed besides those that follow from the rest (spec 03, "Features")."""
     account: Account = NO_ACCOUNT
+    witness: Witness | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +161,7 @@ class EmbeddingOrder:
     preferences: Preferences = ANY_OFFER
     features: tuple[str, ...] = ()
     account: Account = NO_ACCOUNT
+    witness: Witness | None = None
 
 
 Order = ChatOrder | EmbeddingOrder
@@ -303,6 +323,10 @@ class Market(Protocol):
 
     async def route(self, order: Order) -> Route:
         """Hold the quote round and explain the choice, without running a job."""
+        ...
+
+    async def fits(self, order: ChatOrder) -> bool:
+        """Has any executor that may run it room for the prompt and an answer? False when nobody may."""
         ...
 
     def placement(self, job_id: str) -> Placement | None:

@@ -7,7 +7,7 @@ import os
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Final, Generic, Self
+from typing import Final, Generic, NoReturn, Self
 
 from ryvion_node.ledger.errors import LedgerError
 from ryvion_node.ledger.spending import AllowanceExceeded
@@ -15,10 +15,19 @@ from ryvion_node.log import log_event
 from ryvion_node.market.attempt import Attempt, AttemptFailed, P
 from ryvion_node.market.auction import Auction
 from ryvion_node.market.bidding import LiveBid
-from ryvion_node.market.constants import DEFAULT_RETRY_MS, MAX_ATTEMPTS
+from ryvion_node.market.constants import DEFAULT_RETRY_MS, MAX_ATTEMPTS, NOT_RECORDED_RETRY_MS
 from ryvion_node.market.floor import TradingFloor
 from ryvion_node.market.intake import Intake
-from ryvion_node.market.interface import Done, EmbeddingOrder, MarketError, MarketErrorCode, Order, Placement, Taken
+from ryvion_node.market.interface import (
+    Done,
+    EmbeddingOrder,
+    MarketError,
+    MarketErrorCode,
+    NotRecorded,
+    Order,
+    Placement,
+    Taken,
+)
 from ryvion_node.market.purse import Cap, Purse, books_closed
 from ryvion_node.market.terms import Randomness, Terms, draw_up
 from ryvion_node.market.wanted import needed_features
@@ -82,6 +91,8 @@ class Purchase(Generic[P]):
                 self._attempt = None
                 self._release(attempt)
                 raise await self._purse.refusal(self._order.account, exc.overrun) from exc
+            except NotRecorded as exc:
+                await self._keep_back(attempt, exc)
             except LedgerError as exc:
                 raise books_closed(exc) from exc
             except AttemptFailed as exc:
@@ -157,6 +168,17 @@ class Purchase(Generic[P]):
             floor.bidding.release(live)
             raise MarketError("context_length_exceeded", f"the request does not fit a job: {exc}") from exc
         return Attempt(floor.desk, live, terms, self._new_intake(terms))
+
+    async def _keep_back(self, attempt: Attempt[P], problem: NotRecorded) -> NoReturn:
+        """Nothing has been sent, and nothing is."""
+        self._attempt = None
+        self._release(attempt)
+        try:
+            await attempt.record_failure("not_recorded", str(problem))
+        except LedgerError as exc:
+            raise books_closed(exc) from exc
+        message = f"nothing was sent, since this node cannot record what leaves it: {problem}"
+        raise MarketError("no_capacity", message, NOT_RECORDED_RETRY_MS) from problem
 
     async def _give_up(self, attempt: Attempt[P], failure: AttemptFailed) -> None:
         key = attempt.bid.eligible.key

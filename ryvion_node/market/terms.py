@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ryvion_node.market.constants import DEFAULT_MAX_COMPLETION_TOKENS
-from ryvion_node.market.interface import Account, Order
+from ryvion_node.market.interface import Account, Order, Witness
 from ryvion_node.market.selection import Bid
 from ryvion_node.market.wanted import most_completion, request_of, sampling_of
 from ryvion_protocol.constants import JOB_OFFER_LIFETIME_MS, PRICE_UNIT_TOKENS, PROTOCOL_VERSION
@@ -41,6 +41,7 @@ class Terms:
     lifetime_s: float
     must_be_counted: bool
     """Nothing is settled that we cannot count ourselves."""
+    witness: Witness | None = None
 
 
 def draw_up(
@@ -85,6 +86,7 @@ def draw_up(
         quote=quote,
         lifetime_s=JOB_OFFER_LIFETIME_MS / 1000,
         must_be_counted=order.preferences.min_assurance == "count-checked",
+        witness=order.witness,
     )
 
 

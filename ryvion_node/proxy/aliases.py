@@ -41,6 +41,10 @@ class AliasedMarket:
         """As the other one."""
         return await self._market.route(self._meant(order))
 
+    async def fits(self, order: ChatOrder) -> bool:
+        """As the other one."""
+        return await self._market.fits(self._meant(order))
+
     def placement(self, job_id: str) -> Placement | None:
         """As the other one."""
         return self._market.placement(job_id)

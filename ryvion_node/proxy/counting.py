@@ -63,6 +63,7 @@ class CountedMarket:
         self._market = market
         self._metrics = metrics
         self.route = market.route
+        self.fits = market.fits
         self.offers = market.offers
         self.placement = market.placement
 

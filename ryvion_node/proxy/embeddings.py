@@ -5,23 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import trio
 from starlette.types import Receive, Scope, Send
 
-from ryvion_node.market.interface import (
-    BoughtEmbedding,
-    Done,
-    EmbeddingOrder,
-    Market,
-    MarketError,
-    Outcome,
-    Placement,
-    Taken,
-    VectorsPiece,
-)
+from ryvion_node.market.collecting import Embedded, OtherDimensions, collect
+from ryvion_node.market.interface import EmbeddingOrder, Market, MarketError, Placement
 from ryvion_node.proxy.answers import outcome_json, taken_json
 from ryvion_node.proxy.completions import job_headers
 from ryvion_node.proxy.embedding_requests import EmbeddingRequest, embedding_order, parse_embedding_request
@@ -29,17 +19,6 @@ from ryvion_node.proxy.errors import ApiError, from_market
 from ryvion_node.proxy.till import Till, Visit
 
 EMBEDDING_PREFIX = "embd-"
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """Everything that came."""
-
-    placement: Placement
-    outcome: Outcome
-    dimensions: int
-    values: bytes
-    """Little-endian float32, one vector after the other."""
 
 
 class Embeddings:
@@ -60,7 +39,7 @@ class Embeddings:
         try:
             async with self._market.embed(order) as job:
                 placement = job.placement
-                ended = await _collect(job, asked.dimensions)
+                ended = await collect(job, asked.dimensions)
         except MarketError as error:
             raise from_market(error, order) from error
         match ended:
@@ -69,41 +48,18 @@ class Embeddings:
                 # A thousand long vectors take a second to write: the other requests go on meanwhile.
                 body = await trio.to_thread.run_sync(_body, asked, order, ended)
                 await visit.exchange.answer(200, body, headers)
+            case OtherDimensions():
+                raise _other_dimensions(ended) from ended
             case MarketError():
                 raise from_market(ended, order, headers=job_headers(placement)) from ended
             case _:
                 raise ended
 
 
-async def _collect(job: BoughtEmbedding, dimensions: int | None) -> Embedded | Exception:
-    """All vectors of a job. A failure is returned, not raised, so that no nursery on the way wraps it."""
-    placement, values, found = job.placement, bytearray(), 0
-    events = job.events()
-    try:
-        async for event in events:
-            match event:
-                case Taken():
-                    placement = event.placement
-                    values.clear()  # another executor's vectors are not mixed with those that came
-                case VectorsPiece():
-                    found = event.dimensions
-                    values += event.values
-                    if dimensions not in (None, found):
-                        return _other_dimensions(placement, found)
-                case Done():
-                    return Embedded(placement, event.outcome, found, bytes(values))
-        return MarketError("node_failed", "The executor's answer broke off.")
-    except Exception as exc:  # noqa: BLE001 - handed to the caller, which tells a MarketError from our own failure
-        return exc
-    finally:
-        if isinstance(events, AsyncGenerator):
-            await events.aclose()
-
-
-def _other_dimensions(placement: Placement, found: int) -> ApiError:
+def _other_dimensions(ended: OtherDimensions) -> ApiError:
     """What came so far is paid for, so nobody should simply try again."""
-    problem = f"'dimensions' must be {found} for this model, or left out: vectors are not shortened here."
-    headers = (*job_headers(placement), ("x-should-retry", "false"))
+    problem = f"'dimensions' must be {ended.found} for this model, or left out: vectors are not shortened here."
+    headers = (*job_headers(ended.placement), ("x-should-retry", "false"))
     return ApiError("unsupported_parameter", problem, param="dimensions", headers=headers)
 
 
