@@ -16,8 +16,8 @@ from tests.clients.conftest import Client, Endpoint
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-HERE = Path(__file__).resolve().parent
-OLDER = HERE.parents[1] / ".venvs" / "clients" / "bin" / "python"
+SUITES = Path(__file__).resolve().parent / "suites"
+OLDER = Path(__file__).resolve().parents[2] / ".venvs" / "clients" / "bin" / "python"
 """Has openai 2.x and what is built on it; Python's own environment has openai 3.x."""
 OPENAI = ("openai_answers.py", "openai_failures.py")
 LANGCHAIN = "not test_stream_time and (not FormatsByTools or structured_output)"
@@ -35,28 +35,26 @@ ENVIRONMENT = {
 
 
 @pytest.fixture(scope="module")
-def runs(endpoint: Endpoint) -> Iterator[dict[str, Client]]:
+def runs(request: pytest.FixtureRequest, endpoint: Endpoint) -> Iterator[dict[str, Client]]:
+    """Those that are asked for, by name."""
     if not OLDER.exists():
         pytest.fail("there is no .venvs/clients; make it with scripts/client_envs (make test does)")
+    asked_for = {item.name for item in request.session.items}
     started: dict[str, Client] = {}
     try:
         for name, (python, *arguments) in RUNS.items():
-            command = [python, "-m", "pytest", *[HERE / "suites" / a if a.endswith(".py") else a for a in arguments]]
-            started[name] = endpoint.start(command, **ENVIRONMENT)
+            if f"test_client[{name}]" in asked_for:
+                command = [python, "-m", "pytest", *[SUITES / a if a.endswith(".py") else a for a in arguments]]
+                started[name] = endpoint.start(command, **ENVIRONMENT)
         yield started
     finally:
         for client in started.values():
             client.stop()
 
 
-@pytest.mark.parametrize(
-    ("name", "at_least"), [("openai 3.x", 50), ("openai 2.x", 50), ("LangChain", 115), ("LiteLLM", 25)]
-)
-def test_client(runs: dict[str, Client], name: str, at_least: int) -> None:
-    said = runs[name].finish()
-    passed = re.search(r"(\d+) passed", said)
-    assert passed is not None
-    assert int(passed[1]) >= at_least, said
+@pytest.mark.parametrize("name", RUNS)
+def test_client(runs: dict[str, Client], name: str) -> None:
+    runs[name].finish()
 
 
 def test_the_two_environments_have_different_majors() -> None:

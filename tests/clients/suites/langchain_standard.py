@@ -7,20 +7,19 @@ images, PDFs, audio and Anthropic's content blocks, because only text is traded;
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
+import openai
 import pytest
 from langchain_core.embeddings import Embeddings
+from langchain_core.exceptions import ContextOverflowError
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from langchain_tests.integration_tests import ChatModelIntegrationTests, EmbeddingsIntegrationTests
-
-
-@pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -99,6 +98,33 @@ class TestReal(StandardTests):
         assert again.usage_metadata is not None
         assert again.usage_metadata["input_token_details"]["cache_read"] > 0
         return again
+
+
+def test_a_full_context_is_langchains_own_error() -> None:
+    with pytest.raises(ContextOverflowError):
+        ChatOpenAI(model="mock-echo").invoke("word " * 9000)
+
+
+def test_a_broken_stream_raises() -> None:
+    with pytest.raises(openai.APIError):
+        list(ChatOpenAI(model="mock-drop", max_retries=0).stream("one two three"))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_our_parameters_pass_and_receipts_are_found_by_the_answers_id(stream: bool) -> None:
+    """LangChain drops `ryvion` from answers and the id from streams; it keeps the headers, when it is told to."""
+    model = ChatOpenAI(
+        model="mock-echo", extra_body={"jurisdiction": "EU"}, streaming=stream, include_response_headers=True
+    )
+    about = model.invoke("one two three").response_metadata
+    completion_id = f"chatcmpl-{about['headers']['x-ryvion-job-id']}" if stream else about["id"]
+    root = os.environ["OPENAI_BASE_URL"].removesuffix("/v1")
+    found = httpx.get(
+        f"{root}/api/v1/receipts",
+        params={"completion_id": completion_id},
+        headers={"x-api-key": os.environ["READ_ONLY_KEY"]},
+    ).json()["data"]
+    assert [receipt["accepted"] for receipt in found] == [True]
 
 
 class TestEmbeddings(EmbeddingsIntegrationTests):
