@@ -20,6 +20,7 @@ _CONTROLS: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _INVISIBLE: Final = re.compile("[\u00ad\u202a-\u202e\u2060\u2066-\u2069\ufeff\U000e0000-\U000e007f]")
 """Soft hyphens, marks of direction and order, tags: they hide words from a search, or hold some that nobody sees."""
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
+_EMBEDDED: Final = re.compile(r"data:[\w/+.;=-]{1,100}base64,[A-Za-z0-9+/=]+")
 _TRAILING_SPACES: Final = re.compile(r"(?<=\S)[ \t]+(?=\n)")
 _EMPTY_LINES: Final = re.compile(r"\n(?:[ \t]*\n){2,}")
 
@@ -82,6 +83,11 @@ def clean(text: str) -> str:
     text = _TRAILING_SPACES.sub("", text)
     text = _EMPTY_LINES.sub("\n\n", text)
     return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def without_pictures(text: str) -> str:
+    """Saved pages hold them as text: it says nothing, and is too long for some parsers."""
+    return _EMBEDDED.sub("", text)
 
 
 def line(text: str, longest: int) -> str:

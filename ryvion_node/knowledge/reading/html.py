@@ -11,7 +11,8 @@ from lxml import etree
 
 from ryvion_node.knowledge import constants as limits
 from ryvion_node.knowledge.interface import BlockKind
-from ryvion_node.knowledge.reading.builder import TextBuilder
+from ryvion_node.knowledge.reading.builder import TextBuilder, without_pictures
+from ryvion_node.knowledge.reading.errors import UnreadableDocument
 from ryvion_node.knowledge.reading.outline import Outline
 
 _UNSEEN: Final = frozenset(
@@ -28,6 +29,9 @@ _INLINE: Final = frozenset(
 _HIDDEN: Final = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
 _SPACE: Final = re.compile(r"[ \t\r\n\f]+")
 _INNER_SPACE: Final = re.compile(r"(?<=\S)[ \t]+")
+_ENDS_EARLY: Final = (
+    f"it has more than {limits.MAX_HTML_DEPTH} elements within each other, or one text of more than 10 MB"
+)
 _UNPRINTED: Final = re.compile("[\x00-\x08\x0b\x0e-\x1f]")
 
 
@@ -42,9 +46,9 @@ def read_html(text: str, builder: TextBuilder) -> None:
         builder.add("heading", title.text, page.outline.enter(0, title.text))
     page.read(root)
     if not is_whole:
-        builder.warn(
-            f"the page holds more than {limits.MAX_HTML_DEPTH} elements within each other; the rest of it was left out"
-        )
+        if builder.is_empty:
+            raise UnreadableDocument(f"{_ENDS_EARLY}: save it as plain text")
+        builder.warn(f"it was read only in part: {_ENDS_EARLY}")
 
 
 def visible_text(fragment: str) -> str:
@@ -59,7 +63,7 @@ def visible_text(fragment: str) -> str:
 def _parse(text: str) -> tuple[etree._Element | None, bool]:
     """The page, and whether it was read to its end."""
     # Control characters end a text early in some versions of libxml2.
-    source = _UNPRINTED.sub(" ", text).encode("utf-8", "replace")
+    source = _UNPRINTED.sub(" ", without_pictures(text)).encode("utf-8", "replace")
     parser = lxml.html.HTMLParser(
         encoding="utf-8", no_network=True, remove_comments=True, remove_pis=True, huge_tree=False
     )
@@ -189,5 +193,6 @@ def _is_unseen(element: etree._Element) -> bool:
         element.tag in _UNSEEN
         or element.get("hidden") is not None
         or element.get("role") == "navigation"
+        or (element.tag == "a" and "skip" in element.get("class", ""))
         or _HIDDEN.search(element.get("style", "")) is not None
     )

@@ -9,7 +9,7 @@ from typing import Final
 from markdown_it import MarkdownIt
 
 from ryvion_node.knowledge.interface import BlockKind
-from ryvion_node.knowledge.reading.builder import TextBuilder, clean
+from ryvion_node.knowledge.reading.builder import TextBuilder, clean, without_pictures
 from ryvion_node.knowledge.reading.outline import Outline
 
 _KINDS: Final[dict[str, BlockKind]] = {
@@ -28,7 +28,7 @@ _MARKS: Final = re.compile(r"[*_`~]{1,3}(?=\S)|(?<=\S)[*_`~]{1,3}")
 
 def read_markdown(text: str, builder: TextBuilder) -> None:
     """Add its blocks; headings without their marks."""
-    text = clean(text)
+    text = clean(without_pictures(text))
     if front := _FRONT_MATTER.match(text):
         builder.add("prose", front[2])
         text = text[front.end() :]

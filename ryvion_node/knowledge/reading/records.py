@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -14,6 +15,9 @@ from ryvion_node.knowledge.reading.plain import read_plain
 Json = None | bool | str | list["Json"] | dict[str, "Json"]
 """Numbers are kept as they are written."""
 
+_BINARY_CHARS: Final = 500
+"""No word is as long; keys and hashes are shorter."""
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/_\n-]+={0,2}\n?")
 _RECORD_CHARS: Final = 800
 """Parts up to this size are one block: what belongs together is found together."""
 
@@ -120,5 +124,7 @@ def _shown(value: bool | str | None) -> str:
             return "null"
         case bool():
             return "true" if value else "false"
+        case str() if len(value) >= _BINARY_CHARS and _BASE64.fullmatch(value):
+            return "(binary data)"
         case str():
             return value

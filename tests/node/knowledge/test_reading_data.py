@@ -16,7 +16,7 @@ from ryvion_node.knowledge.reading.errors import UnreadableDocument
 
 PAGE = """<!doctype html>
 <html><head><title>The bridge</title><style>p { color: red }</style></head>
-<body><nav><a href="/">Home</a></nav>
+<body><a class="skip-link" href="#x">Skip</a><nav><a href="/">Home</a></nav>
 <h1>Bridges &amp; <em>rivers</em></h1>
 <p>Built in<br>1900,
    of <b>st</b>one.</p>Loose words.
@@ -69,6 +69,12 @@ def test_a_page_that_is_too_deep_is_read_as_far_as_it_goes() -> None:
     document = read_document(("<p>Top</p>" + "<div>x" * 10_000).encode(), "a.html")
     assert document.text.startswith("Top\n\nx\n\nx")
     assert "within each other" in document.warnings[0]
+    assert "save it as plain text" in refusal(b"<div>" * 10_000 + b"x", "a.html")
+
+
+def test_pictures_within_a_page_do_not_end_it() -> None:
+    picture = "data:image/png;base64," + "A" * 11_000_000
+    assert read(f'<p>a<img src="{picture}">b</p>', "a.html") == [("prose", "ab", ())]
 
 
 @pytest.mark.parametrize(
@@ -172,6 +178,10 @@ def test_deep_json_ends_in_words(hostile: str) -> None:
 def test_strange_json_is_text() -> None:
     check(read_document(b'{"a": "\\ud800", "b": "\\u0000", "a": 2, "": NaN, "c": []}', "a.json"))
     check(read_document(b"9" * 100_000, "a.json"))
+    assert (
+        read(json.dumps({"png": "iVBORw0KGgo\n" * 100, "words": "two words " * 100}), "a.ipynb")[0][1]
+        == "png: (binary data)"
+    )
 
 
 JSON = st.recursive(

@@ -131,7 +131,7 @@ title: Bridges
 ---
 # The *big* [bridge](http://x.org)
 
-Built in **1900**.
+Built in **1900**. ![x](data:image/png;base64,AAAA)
 
 Details
 -------
@@ -157,7 +157,7 @@ End.
     assert read(source, "a.md") == [
         ("prose", "title: Bridges", ()),
         ("heading", top, ()),
-        ("prose", "Built in **1900**.", (top,)),
+        ("prose", "Built in **1900**. ![x]()", (top,)),
         ("heading", "Details", (top,)),
         ("list", "- one\n  - two", (top, "Details")),
         ("table", "| a | b |\n|---|---|\n| 1 | 2 |", (top, "Details")),
