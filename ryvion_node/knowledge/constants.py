@@ -75,6 +75,10 @@ READERS: Final = 3
 """Connections that read at once. One search uses two, and passages of another are fetched beside it."""
 BUSY_TIMEOUT_MS: Final = 30_000
 """How long a write waits for another process. The longest one makes a document of 16 million characters searchable."""
+CLEANED_PAGES: Final = 256
+"""Of an index of words, written anew in one transaction to get rid of deleted words: others write in between."""
+RECLAIMED_PAGES: Final = 1_024
+"""Given back to the file system in one transaction: 16 MiB, a tenth of a second."""
 
 # What may be kept.
 

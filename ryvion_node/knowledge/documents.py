@@ -110,6 +110,7 @@ def remove(db: apsw.Connection, number: int) -> None:
     if state == "ready":
         base = bases.index_of(db, base_number)
         index.remove_document(db, base.number, number, vectors=base.model is not None)
+        db.execute("UPDATE bases SET cleaning = 'due' WHERE number = ?", (base.number,))
     keys = list(db.execute("SELECT DISTINCT embedding_key FROM chunks WHERE document = ?", (number,)))
     db.execute("DELETE FROM chunks WHERE document = ?", (number,))
     db.execute("DELETE FROM documents WHERE number = ?", (number,))

@@ -112,10 +112,13 @@ class Ingest:
         now_s = trio.current_time()
         resting = [base for base, rest in self._resting.items() if rest.until_s > now_s]
         behind = await self._connections.read(lambda db: progress.next_backlog(db, resting))
-        if behind is None:
-            return False
-        await self._embed(behind)
-        return True
+        if behind is not None:
+            await self._embed(behind)
+            return True
+        if await self._connections.read(progress.needs_cleaning):
+            await self._connections.write(progress.clean)
+            return True
+        return False
 
     async def _read_one(self, work: Work, data: bytes) -> None:
         """Turn a file into passages, or note why it cannot be."""

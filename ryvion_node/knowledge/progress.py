@@ -203,6 +203,19 @@ def publish(db: apsw.Connection, work: Work, note: str) -> None:
     index.add_document(db, base, work.number, bases.index_of(db, base).model)
 
 
+def needs_cleaning(db: apsw.Connection) -> bool:
+    """Are there words of deleted documents in the file?"""
+    return one(db, "SELECT 1 FROM bases WHERE cleaning <> 'done' LIMIT 1") is not None
+
+
+def clean(db: apsw.Connection) -> None:
+    """Take some of them out."""
+    row = one(db, "SELECT number, cleaning FROM bases WHERE cleaning <> 'done' ORDER BY number LIMIT 1")
+    if row is not None:
+        more = index.clean_words(db, row[0], begin=row[1] == "due")
+        db.execute("UPDATE bases SET cleaning = ? WHERE number = ?", ("begun" if more else "done", row[0]))
+
+
 def _is_there(db: apsw.Connection, work: Work) -> bool:
     """Or was it deleted meanwhile?"""
     return one(db, "SELECT 1 FROM documents WHERE number = ?", work.number) is not None

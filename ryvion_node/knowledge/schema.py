@@ -21,6 +21,7 @@ CREATE TABLE bases (
     created_ms    INTEGER NOT NULL,
     model         BLOB    CHECK (length(model) = 32),
     dimensions    INTEGER CHECK (dimensions > 0),
+    cleaning      TEXT    NOT NULL DEFAULT 'done' CHECK (cleaning IN ('done', 'due', 'begun')),
     CHECK ((model IS NULL) = (dimensions IS NULL))
 ) STRICT;
 

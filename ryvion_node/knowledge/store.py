@@ -14,13 +14,11 @@ import trio
 from ryvion_node.identity import OWNER_KEY_ID
 from ryvion_node.knowledge import bases, disclosures, documents, index, lookup
 from ryvion_node.knowledge.connections import Connections, open_connections
+from ryvion_node.knowledge.constants import RECLAIMED_PAGES
 from ryvion_node.knowledge.database import find_damage, one
 from ryvion_node.knowledge.errors import KnowledgeDamaged
 from ryvion_node.knowledge.interface import KnowledgeBase, Passage, StoredDocument
 from ryvion_node.knowledge.records import Added, DisclosedChunk, Disclosure
-
-_RECLAIMED_PAGES = 1_024
-"""Given back to the file system at once: 16 MiB, a tenth of a second."""
 
 
 @contextlib.asynccontextmanager
@@ -152,9 +150,9 @@ class KnowledgeStore:
 
         def step(db: apsw.Connection) -> bool:
             pages, free = one(db, "SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count")
-            if free < _RECLAIMED_PAGES or free * 4 < pages:
+            if free < RECLAIMED_PAGES or free * 4 < pages:
                 return False
-            db.execute(f"PRAGMA incremental_vacuum({_RECLAIMED_PAGES})").fetchall()
+            db.execute(f"PRAGMA incremental_vacuum({RECLAIMED_PAGES})").fetchall()
             return True
 
         while await self.connections.write(step):
