@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ryvion_node.proxy.dialect import Asked
@@ -64,11 +64,17 @@ def check(read: Callable[[None, bytes], Asked], body: dict[str, object]) -> None
         assert "messages" in body or not (refusal.param or "").startswith("messages")
 
 
+BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""On a busy machine making the examples takes longer than Hypothesis thinks right."""
+
+
+@BUSY
 @given(st.dictionaries(st.sampled_from(RESPONSE_FIELDS), items | words | values, max_size=4))
 def test_any_response_request(changes: dict[str, object]) -> None:
     check(Responses.read, {"model": "m", "input": "hi"} | changes)
 
 
+@BUSY
 @given(st.dictionaries(st.sampled_from(TEXT_FIELDS), words | values, max_size=4))
 def test_any_text_request(changes: dict[str, object]) -> None:
     check(TextCompletions.read, {"model": "m", "prompt": "hi"} | changes)
