@@ -6,7 +6,7 @@ import json
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxy_harness import serving
 
@@ -72,6 +72,7 @@ def test_what_agents_send_is_let_through(messages: tuple[object, ...]) -> None:
     assert len(turns(*messages)) == len(messages)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(st.just([USER]), st.just([THANKS]), st.lists(st.sampled_from("abcd"), min_size=1, unique=True)),
