@@ -20,7 +20,7 @@ from ryvion_node.engine.scripted import VARIABLE
 from ryvion_node.keys import NO_BUDGETS
 from tests.e2e.live import LiveMarket, live_market
 
-KEEP_ALIVE_S = 0.3
+KEEP_ALIVE_S = 0.5
 CLIENT_S = 240.0
 """No client takes longer for all that it does here, on a busy machine either."""
 

@@ -76,6 +76,10 @@ class TestReal(StandardTests):
     name = "ryvion-tiny"
 
     @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {**super().chat_model_params, "temperature": 0}
+
+    @property
     def has_tool_calling(self) -> bool:
         return False
 
@@ -94,10 +98,7 @@ class TestReal(StandardTests):
     def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
         model = ChatOpenAI(**self.chat_model_params, streaming=stream)
         model.invoke("What is the capital of France?")
-        again = model.invoke("What is the capital of France?")
-        assert again.usage_metadata is not None
-        assert again.usage_metadata["input_token_details"]["cache_read"] > 0
-        return again
+        return model.invoke("What is the capital of France?")
 
 
 def test_a_full_context_is_langchains_own_error() -> None:

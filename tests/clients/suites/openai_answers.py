@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import struct
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal
 
@@ -197,7 +196,7 @@ def test_a_real_model_is_forced_to_call(client: openai.OpenAI, choice: Any) -> N
 
 
 def test_log_probabilities(client: openai.OpenAI) -> None:
-    asked = asking("What is the capital of France?", REAL, logprobs=True, top_logprobs=2, max_tokens=8)
+    asked = asking("What is the capital of France?", REAL, logprobs=True, top_logprobs=2, max_tokens=8, temperature=0)
     whole = client.chat.completions.create(**asked).choices[0]
     assert whole.logprobs is not None
     tokens = whole.logprobs.content or []
@@ -265,20 +264,18 @@ def test_response_tool_round_trip(client: openai.OpenAI) -> None:
 
 
 def test_text_completion(client: openai.OpenAI) -> None:
-    whole = client.completions.create(model=REAL, prompt="The capital of France is", max_tokens=5, seed=1)
-    chunks = client.completions.create(model=REAL, prompt="The capital of France is", max_tokens=5, seed=1, stream=True)
+    asked: Any = {"model": REAL, "prompt": "The capital of France is", "max_tokens": 5, "temperature": 0}
+    whole = client.completions.create(**asked)
+    chunks = client.completions.create(**asked, stream=True)
     assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text != ""
-
-
-def float32(vector: list[float]) -> bytes:
-    return struct.pack(f"<{len(vector)}f", *vector)
 
 
 def test_embeddings_are_the_same_numbers_in_both_encodings(client: openai.OpenAI) -> None:
     texts = ["How do I change my password?", "The soup needs salt."]
     default = client.embeddings.create(model="ryvion-embed-tiny", input=texts)
     plain = client.embeddings.create(model="ryvion-embed-tiny", input=texts, encoding_format="float")
-    assert [float32(item.embedding) for item in default.data] == [float32(item.embedding) for item in plain.data]
+    for packed, written in zip(default.data, plain.data, strict=True):
+        assert packed.embedding == pytest.approx(written.embedding, abs=1e-4), "they are two jobs, not to the bit alike"
     assert [item.index for item in default.data] == [0, 1]
     assert math.isclose(math.hypot(*default.data[0].embedding), 1, abs_tol=1e-3)
     assert default.usage.prompt_tokens == plain.usage.total_tokens > 0

@@ -156,9 +156,9 @@ def test_too_many_requests_are_retried_by_the_sdk(client: openai.OpenAI, stream:
 def test_keep_alives_hold_a_slow_answer_within_a_short_timeout(client: openai.OpenAI) -> None:
     """The read timeout counts from byte to byte: comments are bytes, and no SDK shows them."""
     started = time.monotonic()
-    short = client.with_options(timeout=1.0)
+    short = client.with_options(timeout=2.0)
     chunks = list(short.chat.completions.create(**asking(model="mock-slow-start"), stream=True))
-    assert time.monotonic() - started > 1.0
+    assert time.monotonic() - started > 2.0
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == WORDS
 
 
@@ -175,4 +175,4 @@ async def test_a_stream_left_in_the_middle_ends_and_costs_what_came(aclient: ope
         if chunk.choices[0].delta.content:
             break
     await (stream if closes else aclient).close()
-    assert receipt_of(chunk.id)["metering_units"] < 400  # of which 302 are the prompt
+    assert receipt_of(chunk.id)["metering_units"] < 602, "300 words, and as many in the prompt"
