@@ -12,8 +12,6 @@ from ryvion_protocol.schema import NodeKey
 from ryvion_protocol.signing import SigningIdentity
 
 SEED_BYTES = 32
-OWNER_KEY_ID = "control"
-"""Stands where an API key's id stands, for what the node's owner does on the command line."""
 
 
 class IdentityCorrupt(OperatorError):

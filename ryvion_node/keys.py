@@ -22,11 +22,10 @@ from typing import Final, Literal, get_args
 from pydantic import ValidationError
 
 from ryvion_node.errors import EXIT_DATA, EXIT_NO_INPUT, EXIT_TEMPORARY, EXIT_USAGE, OperatorError
-from ryvion_node.identity import OWNER_KEY_ID
 from ryvion_node.jurisdictions import COUNTRIES, parse_jurisdiction
 from ryvion_node.ledger.spending import Allowance
 from ryvion_node.paths import FileMissing, read_private_file, replace_private_file, sole_editor
-from ryvion_node.preferences import ANY_OFFER, KNOWLEDGE_ASSURANCES, KnowledgeAssurance, Preferences
+from ryvion_node.preferences import ANY_OFFER, KNOWLEDGE_ASSURANCES, OWNER_KEY_ID, KnowledgeAssurance, Preferences
 from ryvion_node.preferences_object import PreferencesObject, preferences_object
 
 Scope = Literal["buyer", "read-only", "write-only", "operator"]

@@ -24,6 +24,9 @@ model's own vocabulary, the executor promises to count with it, and the units ar
 KnowledgeAssurance = Literal["signed", "count-checked", "never"]
 """Which nodes may get passages of knowledge bases: those whose bills have that assurance, or none."""
 
+OWNER_KEY_ID: Final = "control"
+"""Stands where an API key's id stands, for what the node's owner does on the command line."""
+
 SORTS: Final[tuple[Sort, ...]] = get_args(Sort)
 ASSURANCES: Final[tuple[Assurance, ...]] = get_args(Assurance)
 KNOWLEDGE_ASSURANCES: Final[tuple[KnowledgeAssurance, ...]] = get_args(KnowledgeAssurance)

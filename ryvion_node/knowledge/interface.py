@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from ryvion_node.identity import OWNER_KEY_ID
-from ryvion_node.preferences import ANY_OFFER, Preferences
+from ryvion_node.preferences import ANY_OFFER, OWNER_KEY_ID, Preferences
 
 BlockKind = Literal["heading", "prose", "list", "table", "code"]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import apsw
 import trio
 
-from ryvion_node.identity import OWNER_KEY_ID
 from ryvion_node.knowledge import bases, disclosures, documents, index, lookup
 from ryvion_node.knowledge.connections import Connections, open_connections
 from ryvion_node.knowledge.constants import RECLAIMED_PAGES
@@ -19,6 +18,7 @@ from ryvion_node.knowledge.database import find_damage, one
 from ryvion_node.knowledge.errors import KnowledgeDamaged
 from ryvion_node.knowledge.interface import KnowledgeBase, Passage, StoredDocument
 from ryvion_node.knowledge.records import Added, DisclosedChunk, Disclosure
+from ryvion_node.preferences import OWNER_KEY_ID
 
 
 @contextlib.asynccontextmanager
