@@ -54,6 +54,8 @@ for (const [way, model] of Object.entries(WAYS)) {
     it("gives objects that follow their schema", async () => {
       const asked = { model: model("ryvion-tiny"), prompt: "Paris?", output: Output.object({ schema: City }), temperature: 0 };
       assert.ok(City.safeParse((await generateText(asked)).output).success);
+      const older = { model: model("ryvion-tiny"), prompt: "Paris?", schema: City, temperature: 0 };
+      assert.ok(City.safeParse((await ai.generateObject(older)).object).success);
       const stream = streamText(asked);
       assert.ok(City.safeParse((await collect(stream.partialOutputStream)).at(-1)).success);
     });
