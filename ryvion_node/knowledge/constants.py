@@ -75,6 +75,8 @@ READERS: Final = 3
 """Connections that read at once. One search uses two, and passages of another are fetched beside it."""
 BUSY_TIMEOUT_MS: Final = 30_000
 """How long a write waits for another process. The longest one makes a document of 16 million characters searchable."""
+TIDY_AFTER_S: Final = 10.0
+"""Without work and without deletions before deleted words and unused pages go: each time costs about the same."""
 CLEANED_PAGES: Final = 256
 """Of an index of words, written anew in one transaction to get rid of deleted words: others write in between."""
 RECLAIMED_PAGES: Final = 1_024

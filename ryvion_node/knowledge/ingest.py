@@ -23,6 +23,7 @@ from ryvion_node.knowledge.constants import (
     INGEST_POLL_S,
     INGEST_REST_S,
     SWITCH_MODEL_AFTER_S,
+    TIDY_AFTER_S,
 )
 from ryvion_node.knowledge.database import operator_errors
 from ryvion_node.knowledge.errors import BadVectors, KnowledgeUnavailable
@@ -79,11 +80,17 @@ class Ingest:
         task_status.started()
         async with self._only_one():
             await self._resume()
+            worked_s = trio.current_time()
             while True:
                 self._store.added = trio.Event()
                 try:
                     while await self._step():
-                        pass
+                        worked_s = trio.current_time()
+                    if (
+                        trio.current_time() - max(worked_s, self._store.deleted_s) >= TIDY_AFTER_S
+                        and await self._tidy()
+                    ):
+                        continue
                 except KnowledgeUnavailable as exc:
                     log_event(log, "ingest_rests", level=logging.WARNING, reason=str(exc))
                     await trio.sleep(INGEST_REST_S)
@@ -112,13 +119,17 @@ class Ingest:
         now_s = trio.current_time()
         resting = [base for base, rest in self._resting.items() if rest.until_s > now_s]
         behind = await self._connections.read(lambda db: progress.next_backlog(db, resting))
-        if behind is not None:
-            await self._embed(behind)
-            return True
-        if await self._connections.read(progress.needs_cleaning):
-            await self._connections.write(progress.clean)
-            return True
-        return False
+        if behind is None:
+            return False
+        await self._embed(behind)
+        return True
+
+    async def _tidy(self) -> bool:
+        """Do the next thing that nobody waits for; False when there is none."""
+        if not await self._connections.read(progress.untidy):
+            return False
+        await self._connections.write(progress.tidy)
+        return True
 
     async def _read_one(self, work: Work, data: bytes) -> None:
         """Turn a file into passages, or note why it cannot be."""

@@ -24,6 +24,7 @@ from ryvion_node.knowledge.constants import (
     MAX_DOCUMENT_CHUNKS,
     MAX_MESSAGE_CHARS,
     MAX_READING_ATTEMPTS,
+    RECLAIMED_PAGES,
 )
 from ryvion_node.knowledge.database import one, rows
 from ryvion_node.knowledge.interface import Chunk, DocumentText
@@ -203,17 +204,24 @@ def publish(db: apsw.Connection, work: Work, note: str) -> None:
     index.add_document(db, base, work.number, bases.index_of(db, base).model)
 
 
-def needs_cleaning(db: apsw.Connection) -> bool:
-    """Are there words of deleted documents in the file?"""
-    return one(db, "SELECT 1 FROM bases WHERE cleaning <> 'done' LIMIT 1") is not None
+def untidy(db: apsw.Connection) -> bool:
+    """Are there words of deleted documents in the file, or is a quarter of it unused?"""
+    return one(db, "SELECT 1 FROM bases WHERE cleaning <> 'done' LIMIT 1") is not None or _too_large(db)
 
 
-def clean(db: apsw.Connection) -> None:
-    """Take some of them out."""
+def tidy(db: apsw.Connection) -> None:
+    """Do some of what `untidy` asks for; others write in between."""
     row = one(db, "SELECT number, cleaning FROM bases WHERE cleaning <> 'done' ORDER BY number LIMIT 1")
     if row is not None:
         more = index.clean_words(db, row[0], begin=row[1] == "due")
         db.execute("UPDATE bases SET cleaning = ? WHERE number = ?", ("begun" if more else "done", row[0]))
+    elif _too_large(db):
+        rows(db, f"PRAGMA incremental_vacuum({RECLAIMED_PAGES})")
+
+
+def _too_large(db: apsw.Connection) -> bool:
+    pages, free = one(db, "SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count")
+    return bool(free >= RECLAIMED_PAGES and free * 4 >= pages)
 
 
 def _is_there(db: apsw.Connection, work: Work) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
@@ -13,8 +14,7 @@ import trio
 
 from ryvion_node.knowledge import bases, disclosures, documents, index, lookup
 from ryvion_node.knowledge.connections import Connections, open_connections
-from ryvion_node.knowledge.constants import RECLAIMED_PAGES
-from ryvion_node.knowledge.database import find_damage, one
+from ryvion_node.knowledge.database import find_damage
 from ryvion_node.knowledge.errors import KnowledgeDamaged
 from ryvion_node.knowledge.interface import KnowledgeBase, Passage, StoredDocument
 from ryvion_node.knowledge.records import Added, DisclosedChunk, Disclosure
@@ -43,6 +43,8 @@ class KnowledgeStore:
         self._clock_ms = clock_ms
         self.added = trio.Event()
         """Set when there is something to ingest; whoever waits for it puts a new one in its place."""
+        self.deleted_s = -math.inf
+        """When something was deleted last, on trio's clock: whoever tidies up waits until no more is."""
 
     async def create_knowledge_base(
         self, name: str, jurisdictions: tuple[str, ...] = (), key_id: str = OWNER_KEY_ID
@@ -60,7 +62,7 @@ class KnowledgeStore:
     async def delete_knowledge_base(self, knowledge_base: str) -> None:
         """With everything in it; only the record of what left the machine stays."""
         await self.connections.write(lambda db: bases.delete(db, knowledge_base))
-        await self._reclaim()
+        self.deleted_s = trio.current_time()
 
     async def add_document(self, knowledge_base: str, data: bytes, filename: str) -> Added:
         """Queue a file for reading; `filename` may have folders in front. Raises KnowledgeLimit."""
@@ -82,7 +84,7 @@ class KnowledgeStore:
     async def delete_document(self, knowledge_base: str, document: str) -> None:
         """With its passages and vectors, however far it is."""
         await self.connections.write(lambda db: documents.delete(db, knowledge_base, document))
-        await self._reclaim()
+        self.deleted_s = trio.current_time()
 
     async def chunks(self, knowledge_base: str, chunk_ids: Sequence[str]) -> tuple[Passage, ...]:
         """Passages by id, in this order, with score 0; those that are not there are left out."""
@@ -144,16 +146,3 @@ class KnowledgeStore:
             return await self.connections.write(look)
         except KnowledgeDamaged as exc:
             return str(exc)
-
-    async def _reclaim(self) -> None:
-        """Give pages back to the file system when a quarter of the file is unused; others write in between."""
-
-        def step(db: apsw.Connection) -> bool:
-            pages, free = one(db, "SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count")
-            if free < RECLAIMED_PAGES or free * 4 < pages:
-                return False
-            db.execute(f"PRAGMA incremental_vacuum({RECLAIMED_PAGES})").fetchall()
-            return True
-
-        while await self.connections.write(step):
-            pass

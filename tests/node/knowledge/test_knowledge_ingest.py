@@ -302,6 +302,29 @@ async def test_the_service_takes_what_comes_and_only_one_of_two_does(store: Know
         second.cancel_scope.cancel()
 
 
+async def test_what_was_deleted_is_tidied_away_when_there_is_nothing_else_to_do(
+    store: KnowledgeStore, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "RECLAIMED_PAGES", 20)
+    clock.rate = 100
+    base = await base_with(store, "tin costs nine", *("word " * 10_000 + str(number) for number in range(6)))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(Ingest(store, WordEmbedder(), read=read_here).run)
+        await until_ready(store, base)
+        for document in (await store.documents(base))[1:]:
+            await store.delete_document(base, document.id)
+        began_s = trio.current_time()
+        assert await store.connections.read(progress.untidy)
+        with trio.fail_after(4_000):
+            while await store.connections.read(progress.untidy):  # noqa: ASYNC110 - there is nothing to wait for
+                await trio.sleep(1)
+        assert trio.current_time() - began_s >= 8
+        nursery.cancel_scope.cancel()
+    pages, free = await store.connections.read(lambda db: (db.pragma("page_count"), db.pragma("freelist_count")))
+    assert free < max(20, pages / 4)
+    assert await store.find_damage() is None
+
+
 async def until_ready(store: KnowledgeStore, base: str) -> None:
     with trio.fail_after(4_000):
         while any(one.state != "ready" for one in await store.documents(base)):  # noqa: ASYNC110 - polled as clients do
