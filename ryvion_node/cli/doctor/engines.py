@@ -33,7 +33,8 @@ def examine_engines(config: NodeConfig) -> Iterator[Finding]:
 def _look(spec: RemoteSpec) -> Finding:
     import trio
 
-    from ryvion_node.engine.remote.http import HttpServer, ServerLost, ServerSlow
+    from ryvion_node.engine.remote.connections import ServerLost, ServerSlow
+    from ryvion_node.engine.remote.http import HttpServer
     from ryvion_node.engine.remote.key import load_key
     from ryvion_node.engine.remote.probe import Unusable, find_model
     from ryvion_node.engine.remote.spec import parse_url

@@ -13,6 +13,9 @@ MAX_URL_CHARS: Final = 2048
 MAX_REMOTE_SLOTS: Final = 1024
 """Jobs of ours at once on one server: a connection each, and vLLM takes 256 by default."""
 
+MAX_KEPT_CONNECTIONS: Final = 64
+KEEP_CONNECTION_S: Final = 4.0
+"""Connections without a request, of one server, and how long they are kept: most servers close theirs after 5 s."""
 MAX_HEADERS_BYTES: Final = 64 * 1024
 """Of a reply's status line and headers."""
 READ_BYTES: Final = 32 * 1024

@@ -7,7 +7,8 @@ import re
 from typing import Final
 
 from ryvion_node.engine.interface import EngineError
-from ryvion_node.engine.remote.http import ServerLost, ServerRefused, ServerSlow
+from ryvion_node.engine.remote.connections import ServerLost, ServerSlow
+from ryvion_node.engine.remote.http import ServerRefused
 from ryvion_node.engine.remote.sse import Garbled
 from ryvion_protocol.schema import as_note
 

@@ -1,34 +1,24 @@
-"""The few bytes of HTTP that a server is spoken to with: one connection per request, on trio and h11.
+"""The few bytes of HTTP that a server is spoken to with, on trio and h11.
 
-Nothing is read before someone asks for it, so a slow reader slows the server and fills no memory; leaving a request closes
-its connection, which is how every server learns that a job is cancelled. Redirects are not followed, proxies of the
+Nothing is read before someone asks for it, so a slow reader slows the server and fills no memory; leaving a request before
+its reply is whole closes its connection, which is how every server learns that a job is cancelled. Redirects are not followed, proxies of the
 environment not used, compression not asked for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, Literal
 
 import h11
 import trio
 
-from ryvion_node.engine.remote.constants import MAX_HEADERS_BYTES, MAX_JSON_BYTES, MAX_REQUEST_BYTES, READ_BYTES
+from ryvion_node.engine.remote.connections import LOST, Connection, Connections, ServerLost, ServerSlow, reason_of
+from ryvion_node.engine.remote.constants import MAX_JSON_BYTES, MAX_REQUEST_BYTES, READ_BYTES
 from ryvion_node.engine.remote.spec import ServerAddress
-
-_LOST: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError)
-
-
-class ServerLost(Exception):
-    """The server cannot be reached, broke off, or does not speak HTTP; the message is for the owner alone."""
-
-
-class ServerSlow(Exception):
-    """The server did not answer within the time it had."""
 
 
 class ServerRefused(Exception):
@@ -43,13 +33,13 @@ class ServerRefused(Exception):
 class Reply:
     """A reply whose headers have come."""
 
-    def __init__(self, stream: trio.abc.Stream, machine: h11.Connection, head: h11.Response) -> None:
+    def __init__(self, connection: Connection, head: h11.Response) -> None:
         self.status = head.status_code
         fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
         self.media_type = fields.get("content-type", "").partition(";")[0].strip().lower()
         self._encoding = fields.get("content-encoding", "identity").strip().lower()
-        self._stream = stream
-        self._machine = machine
+        self._stream = connection.stream
+        self._machine = connection.machine
         self._is_over = False
 
     async def read(self) -> bytes:
@@ -89,7 +79,7 @@ class HttpServer:
         self._authorization = [("authorization", f"Bearer {key}")] if key else []
         self._connect_s = connect_s
         self._answer_s = answer_s
-        self._tls = ssl.create_default_context() if address.scheme == "https" else None
+        self.connections = Connections(address, connect_s)
 
     def without_key(self, text: str) -> str:
         """A text of the server's for its owner: some repeat the key that they refuse."""
@@ -104,53 +94,52 @@ class HttpServer:
         except trio.TooSlowError:
             raise ServerSlow(f"it did not answer {path} within {self._answer_s:g} s") from None
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def send(
         self, method: Literal["GET", "POST"], path: str, body: object = None, *, within_s: float = math.inf
     ) -> AsyncIterator[Reply]:
         """Send a request; yields when its headers have come, `within_s` seconds from now. Raises ServerLost or ServerSlow."""
         content = b"" if body is None else encoded(body)
-        stream = await self._connect()
+        head = h11.Request(method=method, target=self.address.root + path, headers=self._headers(content))
+        request = (head, h11.Data(data=content), h11.EndOfMessage())
+        deadline = trio.current_time() + within_s
         try:
-            machine = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADERS_BYTES)
-            head = h11.Request(method=method, target=self.address.root + path, headers=self._headers(content))
-            try:
-                with trio.fail_after(within_s):
-                    await _send(stream, machine, head, h11.Data(data=content), h11.EndOfMessage())
-                    response = await _response(stream, machine)
-            except trio.TooSlowError:
-                raise ServerSlow(f"it did not begin to answer {path} within {within_s:g} s") from None
-            yield Reply(stream, machine, response)
+            connection, response = await self._begun(request, deadline)
+        except trio.TooSlowError:
+            raise ServerSlow(f"it did not begin to answer {path} within {within_s:g} s") from None
+        try:
+            yield Reply(connection, response)
         finally:
-            await trio.aclose_forcefully(stream)
+            self.connections.give_back(connection)
+
+    async def _begun(self, request: Sequence[h11.Event], deadline: float) -> tuple[Connection, h11.Response]:
+        """The head of the reply, and where its body comes. A kept connection may have been closed by the server: then a
+        new one is tried.
+        """
+        kept = self.connections.take()
+        if kept is not None:
+            with contextlib.suppress(ServerLost):
+                return kept, await self._response_on(kept, request, deadline)
+        connection = await self.connections.connect()
+        return connection, await self._response_on(connection, request, deadline)
+
+    async def _response_on(self, connection: Connection, request: Sequence[h11.Event], deadline: float) -> h11.Response:
+        try:
+            with trio.fail_at(deadline):
+                await _send(connection, request)
+                return await _response(connection)
+        except BaseException:
+            self.connections.give_back(connection)
+            raise
 
     def _headers(self, content: bytes) -> list[tuple[str, str]]:
         return [
             ("host", self.address.authority),
             ("accept-encoding", "identity"),
-            ("connection", "close"),
             ("content-type", "application/json"),
             ("content-length", str(len(content))),
             *self._authorization,
         ]
-
-    async def _connect(self) -> trio.abc.Stream:
-        try:
-            with trio.fail_after(self._connect_s):
-                tcp = await trio.open_tcp_stream(self.address.host, self.address.port)
-                if self._tls is None:
-                    return tcp
-                stream = trio.SSLStream(tcp, self._tls, server_hostname=self.address.host, https_compatible=True)
-                try:
-                    await stream.do_handshake()
-                except BaseException:  # whatever it was goes on its way; the socket must not stay open
-                    await trio.aclose_forcefully(tcp)
-                    raise
-                return stream
-        except trio.TooSlowError:
-            raise ServerSlow(f"no connection to {self.address} within {self._connect_s:g} s") from None
-        except _LOST as exc:
-            raise ServerLost(f"no connection to {self.address}: {_reason(exc)}") from exc
 
 
 def encoded(body: object) -> bytes:
@@ -179,17 +168,17 @@ _DECODER: Final = json.JSONDecoder(parse_constant=_no_number)
 """`json.loads` with such a rule would make one for each chunk of a stream."""
 
 
-async def _send(stream: trio.abc.Stream, machine: h11.Connection, *events: h11.Event) -> None:
-    content = b"".join(machine.send(event) or b"" for event in events)
+async def _send(connection: Connection, events: Sequence[h11.Event]) -> None:
+    content = b"".join(connection.machine.send(event) or b"" for event in events)
     try:
-        await stream.send_all(content)
-    except _LOST as exc:
-        raise ServerLost(f"the connection broke: {_reason(exc)}") from exc
+        await connection.stream.send_all(content)
+    except LOST as exc:
+        raise ServerLost(f"the connection broke: {reason_of(exc)}") from exc
 
 
-async def _response(stream: trio.abc.Stream, machine: h11.Connection) -> h11.Response:
+async def _response(connection: Connection) -> h11.Response:
     while True:
-        match await _next_event(stream, machine):
+        match await _next_event(connection.stream, connection.machine):
             case h11.Response() as head:
                 return head
             case h11.InformationalResponse():
@@ -202,8 +191,8 @@ async def _next_event(stream: trio.abc.Stream, machine: h11.Connection) -> h11.E
     try:
         while (event := _arrived_event(machine)) is None:
             machine.receive_data(bytes(await stream.receive_some(READ_BYTES)))
-    except _LOST as exc:
-        raise ServerLost(f"the connection broke: {_reason(exc)}") from exc
+    except LOST as exc:
+        raise ServerLost(f"the connection broke: {reason_of(exc)}") from exc
     return event
 
 
@@ -212,16 +201,7 @@ def _arrived_event(machine: h11.Connection) -> h11.Event | None:
     try:
         event = machine.next_event()
     except h11.RemoteProtocolError as exc:
-        raise ServerLost(f"the connection broke: {_reason(exc)}") from exc
+        raise ServerLost(f"the connection broke: {reason_of(exc)}") from exc
     if event is h11.PAUSED:
         raise ServerLost("it switched to another protocol")
     return event if isinstance(event, h11.Event) else None
-
-
-def _reason(exc: BaseException) -> str:
-    cause = exc if exc.__cause__ is None else exc.__cause__
-    if isinstance(cause, BaseExceptionGroup):  # an attempt per address of the host
-        cause = cause.exceptions[0]
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"its certificate is not valid: {cause.verify_message}"
-    return (str(getattr(cause, "strerror", None) or cause) or type(cause).__name__)[:200]

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from ryvion_node.engine.interface import Ended, EngineError, GenerationEvent, GenerationRequest, Piece, PromptRead
 from ryvion_node.engine.remote.answer import Answer, Reason
+from ryvion_node.engine.remote.connections import ServerLost, ServerSlow
 from ryvion_node.engine.remote.dialect import completion_body, continues, prompt_body
 from ryvion_node.engine.remote.faults import failure, refusal
-from ryvion_node.engine.remote.http import HttpServer, ServerLost, ServerRefused, ServerSlow, encoded
+from ryvion_node.engine.remote.http import HttpServer, ServerRefused, encoded
 from ryvion_node.engine.remote.meter import Meter, OwnMeter
 from ryvion_node.engine.remote.spec import Flavour
 from ryvion_node.engine.remote.sse import Garbled

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from ryvion_node.engine.interface import TokenCounter, ToolUse, Turn
+from ryvion_node.engine.remote.connections import ServerLost, ServerSlow
 from ryvion_node.engine.remote.dialect import prompt_body
 from ryvion_node.engine.remote.faults import failure, refusal
-from ryvion_node.engine.remote.http import HttpServer, ServerLost, ServerSlow
+from ryvion_node.engine.remote.http import HttpServer
 from ryvion_node.engine.remote.spec import Flavour
 from ryvion_node.engine.remote.sse import Garbled
 

@@ -21,9 +21,10 @@ from ryvion_node.engine.interface import (
 )
 from ryvion_node.engine.remote import constants as limits
 from ryvion_node.engine.remote.answer import Answer
+from ryvion_node.engine.remote.connections import ServerLost
 from ryvion_node.engine.remote.dialect import FEATURES, STATABLE, completion_body
 from ryvion_node.engine.remote.faults import refusal
-from ryvion_node.engine.remote.http import HttpServer, ServerLost, ServerRefused
+from ryvion_node.engine.remote.http import HttpServer, ServerRefused
 from ryvion_node.engine.remote.job import Backend
 from ryvion_node.engine.remote.spec import Flavour, RemoteSpec
 from ryvion_node.engine.remote.sse import Garbled

@@ -19,9 +19,10 @@ from ryvion_node.engine.interface import (
     Turn,
 )
 from ryvion_node.engine.remote import constants as limits
+from ryvion_node.engine.remote.connections import ServerLost, ServerSlow
 from ryvion_node.engine.remote.dialect import needed
 from ryvion_node.engine.remote.faults import told_by
-from ryvion_node.engine.remote.http import HttpServer, ServerLost, ServerRefused, ServerSlow
+from ryvion_node.engine.remote.http import HttpServer, ServerRefused
 from ryvion_node.engine.remote.job import Backend, job_events
 from ryvion_node.engine.remote.meter import Meter, OwnMeter, servers_meter
 from ryvion_node.engine.remote.probe import (
@@ -81,12 +82,17 @@ class RemoteModel:
 
     async def supervise(self) -> None:
         """Look at the server again and again until cancelled. While jobs run, they are the look."""
-        while True:
-            if self._running == 0 or self._doubt.is_set():
-                self._doubt = trio.Event()
-                await self._look()
-            with trio.move_on_after(self._timing.check_every_s):
-                await self._doubt.wait()
+        self._server.connections.open()
+        try:
+            while True:
+                if self._running == 0 or self._doubt.is_set():
+                    self._doubt = trio.Event()
+                    await self._look()
+                with trio.move_on_after(self._timing.check_every_s):
+                    await self._doubt.wait()
+                self._server.connections.drop_old()
+        finally:
+            self._server.connections.close()
 
     @asynccontextmanager
     async def generate(self, request: GenerationRequest) -> AsyncIterator[AsyncIterator[GenerationEvent]]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import trio
 
 from ryvion_node.engine.remote import constants as limits
-from ryvion_node.engine.remote.http import HttpServer, Reply, ServerLost, ServerRefused, ServerSlow, parsed
+from ryvion_node.engine.remote.connections import ServerLost, ServerSlow
+from ryvion_node.engine.remote.http import HttpServer, Reply, ServerRefused, parsed
 from ryvion_node.engine.remote.sse import EventStream, Garbled
 
 
