@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 
 from ryvion_node.p2p.constants import MAX_ADDRESSES_PER_PEER, MAX_KNOWN_PEERS
 from ryvion_node.p2p.peer_id import BadAddress, TcpAddress, parse_address
@@ -23,17 +24,10 @@ class AddressBook:
 
     def learn(self, peer: NodeKey, addresses: Sequence[str]) -> None:
         """Replace what is known about a peer; an announcement without a usable address changes nothing."""
-        usable: dict[TcpAddress, None] = {}
-        for text in addresses[:MAX_ADDRESSES_PER_PEER]:
-            try:
-                address = parse_address(text)
-            except BadAddress:
-                continue
-            if _is_dialable(address, peer):
-                usable[TcpAddress(address.family, address.host, address.port, peer)] = None
+        usable = _usable(peer, tuple(addresses[:MAX_ADDRESSES_PER_PEER]))
         if not usable:
             return
-        self._addresses[peer] = tuple(usable)
+        self._addresses[peer] = usable
         self._addresses.move_to_end(peer)
         if len(self._addresses) > self._max_peers:
             self._addresses.popitem(last=False)
@@ -44,6 +38,20 @@ class AddressBook:
         if known:
             self._addresses.move_to_end(peer)
         return known
+
+
+@lru_cache(MAX_KNOWN_PEERS)
+def _usable(peer: NodeKey, addresses: tuple[str, ...]) -> tuple[TcpAddress, ...]:
+    """Each of those that can be dialled, once. The same ones are learnt again with every order."""
+    usable: dict[TcpAddress, None] = {}
+    for text in addresses:
+        try:
+            address = parse_address(text)
+        except BadAddress:
+            continue
+        if _is_dialable(address, peer):
+            usable[TcpAddress(address.family, address.host, address.port, peer)] = None
+    return tuple(usable)
 
 
 def _is_dialable(address: TcpAddress, peer: NodeKey) -> bool:
