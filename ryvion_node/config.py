@@ -289,6 +289,16 @@ class RequesterSection(Section):
     max_price: Credits | None = Field(default=None, description="Most credits one job may cost. Unset: no limit.")
 
 
+class KnowledgeSection(Section):
+    """Knowledge bases: documents that answers are grounded in, kept on this machine."""
+
+    enabled: bool = Field(default=True, description="Keep knowledge bases, where the endpoint is served.")
+    embedding_model: ModelName | None = Field(
+        default=None,
+        description="Name of the model that makes the vectors of new knowledge bases. Unset: one that this node serves, else the one that most nodes offer.",
+    )
+
+
 class LogSection(Section):
     """Diagnostics. Prompts, answers and keys are never written."""
 
@@ -305,6 +315,7 @@ class NodeConfig(Section):
     proxy: ProxySection = ProxySection()
     executor: ExecutorSection = ExecutorSection()
     requester: RequesterSection = RequesterSection()
+    knowledge: KnowledgeSection = KnowledgeSection()
     log: LogSection = LogSection()
 
     @model_validator(mode="after")
@@ -398,4 +409,5 @@ def all_sections() -> Iterable[tuple[str, type[Section]]]:
     yield "[[executor.models]]", ModelSection
     yield "[[executor.remote_models]]", RemoteModelSection
     yield "[requester]", RequesterSection
+    yield "[knowledge]", KnowledgeSection
     yield "[log]", LogSection

@@ -52,6 +52,7 @@ from ryvion_node.market.warmup import Warmup
 from ryvion_node.models.catalogue import catalogue
 from ryvion_node.p2p.interface import Network
 from ryvion_node.paths import Paths, make_private_folder, replace_private_file
+from ryvion_node.proxy.knowledge.service import Knowledge, KnowledgeService
 from ryvion_node.proxy.metrics import Metrics
 from ryvion_node.proxy.server import ProxyServer
 from ryvion_node.proxy.settings import Settings
@@ -86,6 +87,15 @@ class NodeReady:
     """Models that are for sale."""
     not_serving: tuple[str, ...] = ()
     """Models that are configured and cannot be sold now; the log says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selling:
+    """What a node sells."""
+
+    models: tuple[EngineModel, ...] = ()
+    own_engine: LlamaEngine | None = None
+    """Runs models on this machine."""
 
 
 def run_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeReady], None]) -> None:
@@ -133,14 +143,16 @@ async def serve_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeR
             book = OfferBook(config.node.network)
             feed = OfferFeed(network, config.node.network, book, _now_ms)
             await services.start(feed.run)
-            models: tuple[EngineModel, ...] = ()
+            selling = Selling()
             if config.executor.enabled:
-                models = await _start_selling(services, config, paths, identity, network, feed, ledger, metrics)
+                selling = await _start_selling(services, config, paths, identity, network, feed, ledger, metrics)
             url: str | None = None
             if config.proxy.enabled:
-                url = await _start_buying(services, config, paths, identity, network, book, ledger, metrics)
+                url = await _start_buying(
+                    services, config, paths, identity, network, book, ledger, metrics, selling.own_engine
+                )
             here = network.snapshot()
-            serving = tuple(model.name for model in models)
+            serving = tuple(model.name for model in selling.models)
             on_ready(
                 NodeReady(
                     peer_id=here.peer_id,
@@ -179,9 +191,9 @@ async def _start_selling(
     feed: OfferFeed,
     ledger: Ledger,
     metrics: Metrics,
-) -> tuple[EngineModel, ...]:
-    """Load the models, then quote, then announce. Returns the models."""
-    engine, hardware = await _start_engines(services, config, paths)
+) -> Selling:
+    """Load the models, then quote, then announce."""
+    engine, own_engine, hardware = await _start_engines(services, config, paths)
     if all(status.state == "broken" for status in engine.status()):
         raise NothingToServe(reasons="; ".join(f"{status.name}: {status.reason}" for status in engine.status()))
     jurisdiction = config.node.jurisdiction or ""
@@ -230,13 +242,16 @@ async def _start_selling(
         clock_ms=_now_ms,
     )
     await services.start(announcer.run)
-    return engine.models()
+    return Selling(engine.models(), own_engine)
 
 
-async def _start_engines(services: trio.Nursery, config: NodeConfig, paths: Paths) -> tuple[Fleet, Hardware]:
+async def _start_engines(
+    services: trio.Nursery, config: NodeConfig, paths: Paths
+) -> tuple[Fleet, LlamaEngine | None, Hardware]:
     """Our own engine for the models whose files are here, and one for those that other engines serve."""
     library, executor = Library(paths), config.executor
     engines: list[RunningEngine] = []
+    own_engine: LlamaEngine | None = None
     hardware = remote_hardware([model.hardware for model in executor.remote_models])
     if executor.engine == "scripted":
         from ryvion_node.engine.scripted import ScriptedEngine  # of no use to a node that sells real answers
@@ -246,21 +261,20 @@ async def _start_engines(services: trio.Nursery, config: NodeConfig, paths: Path
     if executor.models:
         devices = await list_devices()
         hardware = hardware_of(devices)
-        engines.append(
-            LlamaEngine(
-                library.specs(config),
-                digests=DigestCache(paths.digests_file),
-                figures=FigureBook(paths.speeds_file),
-                room=room_for(devices, executor.memory_budget, free_main_memory()),
-            )
+        own_engine = LlamaEngine(
+            library.specs(config),
+            digests=DigestCache(paths.digests_file),
+            figures=FigureBook(paths.speeds_file),
+            room=room_for(devices, executor.memory_budget, free_main_memory()),
         )
+        engines.append(own_engine)
     if executor.remote_models:
         known = await trio.to_thread.run_sync(library.tokenizers, config)
         engines.append(RemoteEngine(remote_specs(config, known)))
     fleet = Fleet(engines)
     await services.start(fleet.run)
     await fleet.settled()
-    return fleet, hardware
+    return fleet, own_engine, hardware
 
 
 async def _watch_owner(services: trio.Nursery, config: NodeConfig, engine: Fleet) -> Availability:
@@ -288,8 +302,9 @@ async def _start_buying(
     book: OfferBook,
     ledger: Ledger,
     metrics: Metrics,
+    own_engine: LlamaEngine | None,
 ) -> str:
-    """Start the meter, the buyer and the local endpoint. Returns the endpoint's URL."""
+    """Start the meter, the buyer, the knowledge bases and the local endpoint. Returns the endpoint's URL."""
     counter = VocabCounter(await trio.to_thread.run_sync(Library(paths).tokenizers, config))
     await services.start(counter.run)
     desk = Desk(
@@ -312,7 +327,12 @@ async def _start_buying(
     )
     services.start_soon(Warmup(network, book, counter, identity.public_key, _now_ms).run)
     token = f"control_{secrets.token_urlsafe(32)}"
-    keys = NodeKeys(KeyStore(paths.keys_file), token)
+    keys = KeyStore(paths.keys_file)
+    knowledge: Knowledge | None = None
+    if config.knowledge.enabled:
+        model = config.knowledge.embedding_model
+        service = KnowledgeService(paths.knowledge_file, buyer, keys.find, own_engine, model, _now_ms)
+        knowledge = await services.start(service.run)
     settings = Settings(
         host=config.proxy.host,
         port=config.proxy.port,
@@ -323,7 +343,15 @@ async def _start_buying(
         default_max_completion_tokens=config.proxy.default_max_completion_tokens,
         keep_alive_s=config.proxy.keep_alive_s,
     )
-    server = ProxyServer(buyer, keys, LedgerReceipts(ledger), settings, FolderVault(paths.answers_folder), metrics)
+    server = ProxyServer(
+        buyer,
+        NodeKeys(keys, token),
+        LedgerReceipts(ledger),
+        settings,
+        FolderVault(paths.answers_folder),
+        metrics,
+        knowledge,
+    )
     url: str = await services.start(server.run)
     replace_private_file(paths.control_file, json.dumps({"url": url, "token": token}).encode())
     return url

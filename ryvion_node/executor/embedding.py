@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import trio
 
-from ryvion_node.engine.interface import EngineError
+from ryvion_node.engine.interface import Engine, EngineError
 from ryvion_node.executor.constants import EMBED_BYTES_PER_TOKEN, EMBED_LOT_S, EMBED_LOT_TEXTS
 from ryvion_node.executor.job import SoldJob
 from ryvion_node.executor.quoting import speed_of
@@ -43,7 +43,7 @@ class SoldEmbedding(SoldJob):
         async with self._turn:
             await self._announce(limit)
             await self._recorded.wait()
-            for lot in lots(self._texts, self._lot_bytes()):
+            for lot in lots(self._texts, lot_bytes(self._shop.engine, self._terms.offer.model)):
                 made = await self._shop.engine.embed(self._terms.offer.model, lot)
                 read = self._prompt_tokens + sum(made.tokens)
                 if read > limit:
@@ -55,11 +55,6 @@ class SoldEmbedding(SoldJob):
                     self._note_result(packet)
                     await self._send(packet)
         self._scope.cancel()
-
-    def _lot_bytes(self) -> int:
-        name = self._terms.offer.model
-        speed = next((speed_of(model) for model in self._shop.engine.models() if model.name == name), 0)
-        return int(speed / 1000 * EMBED_LOT_S * EMBED_BYTES_PER_TOKEN)
 
     def _frames(self, vectors: tuple[bytes, ...], tokens: tuple[int, ...]) -> Iterator[tuple[Packet, int]]:
         """As many whole vectors as fit into each, with the tokens of their texts. Raises EngineError."""
@@ -84,6 +79,12 @@ class SoldEmbedding(SoldJob):
 
     def _result_hash(self) -> bytes:
         return self._result.digest
+
+
+def lot_bytes(engine: Engine, name: str) -> int:
+    """What the model reads in a moment, so that others get their turn."""
+    speed = next((speed_of(model) for model in engine.models() if model.name == name), 0)
+    return int(speed / 1000 * EMBED_LOT_S * EMBED_BYTES_PER_TOKEN)
 
 
 def lots(texts: Sequence[str], max_bytes: int) -> Iterator[tuple[str, ...]]:

@@ -41,7 +41,9 @@ def question_of(messages: Sequence[ChatMessage]) -> str:
 def _sources(passages: Sequence[Passage]) -> str:
     if not passages:
         return NOTHING_FOUND
-    quoted = "\n".join(f"[{number}] {_label(passage)}\n{_quoted(passage)}" for number, passage in enumerate(passages, 1))
+    quoted = "\n".join(
+        f"[{number}] {_label(passage)}\n{_quoted(passage)}" for number, passage in enumerate(passages, 1)
+    )
     return f"{GUARD}\n\nSources:\n{quoted}"
 
 

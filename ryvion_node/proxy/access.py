@@ -99,10 +99,15 @@ async def identify(headers: Headers, keys: Keys, action: Action) -> Visitor:
             "it is not one of this node's." if given else "none came. Send 'Authorization: Bearer <key>'.",
             headers=(("www-authenticate", 'Bearer realm="ryvion-node"'),),
         )
+    require(caller, action)
+    return Visitor(caller, token)
+
+
+def require(caller: Caller, action: Action) -> None:
+    """Raise ApiError 403 unless the caller's scope allows the action."""
     if action not in ALLOWED.get(caller.scope, frozenset()):
         problem = f"This key has the scope '{caller.scope}', which may not {action.replace('_', ' ')}."
         raise ApiError("insufficient_scope", problem)
-    return Visitor(caller, token)
 
 
 def _tokens(headers: Headers) -> list[str]:

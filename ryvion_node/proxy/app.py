@@ -21,6 +21,9 @@ from ryvion_node.proxy.endpoints import Health, Models, Receipts
 from ryvion_node.proxy.errors import ApiError, Headers
 from ryvion_node.proxy.gateway import Gateway
 from ryvion_node.proxy.idempotency import Idempotency
+from ryvion_node.proxy.knowledge.endpoints import ROUTES as KNOWLEDGE_ROUTES
+from ryvion_node.proxy.knowledge.grounding import Grounding
+from ryvion_node.proxy.knowledge.service import Knowledge
 from ryvion_node.proxy.market_view import JobRoute, OffersView, RouteView
 from ryvion_node.proxy.metrics import Metrics, MetricsView
 from ryvion_node.proxy.openapi import Description
@@ -41,17 +44,19 @@ def create_app(
     vault: Vault,
     metrics: Metrics,
     ports: Iterable[int],
+    knowledge: Knowledge | None = None,
 ) -> Starlette:
     """The application as served on `ports`; it needs trio, and no lifespan."""
     market = CountedMarket(AliasedMarket(market, settings.aliases), metrics)
     hosts = frozenset(f"{host.lower()}:{port}" for host in settings.allowed_hosts for port in ports)
     policy = Policy(hosts, frozenset(settings.allowed_origins))
     till = Till(keys, settings, Idempotency(vault, receipts))
+    grounding = Grounding(market, knowledge)
     models, stored = Models(market, keys, settings.aliases), Receipts(receipts, keys)
     routes = [
-        Route("/v1/chat/completions", ChatCompletions(market, till, settings), methods=["POST"]),
-        Route("/v1/completions", TextCompletions(market, till, settings), methods=["POST"]),
-        Route("/v1/responses", Responses(market, till, settings), methods=["POST"]),
+        Route("/v1/chat/completions", ChatCompletions(market, till, settings, grounding), methods=["POST"]),
+        Route("/v1/completions", TextCompletions(market, till, settings, grounding), methods=["POST"]),
+        Route("/v1/responses", Responses(market, till, settings, grounding), methods=["POST"]),
         Route("/v1/embeddings", Embeddings(market, till), methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
         Route("/v1/models/{model:path}", models, methods=["GET"]),
@@ -60,6 +65,10 @@ def create_app(
         Route("/api/v1/receipts", stored, methods=["GET"]),
         Route("/api/v1/receipts/{cid}", stored, methods=["GET"]),
         Route("/api/v1/jobs/{job_id}/route", JobRoute(market, keys), methods=["GET"]),
+        *(
+            Route(path, endpoint(knowledge, keys, till), methods=list(methods))
+            for path, endpoint, *methods in KNOWLEDGE_ROUTES
+        ),
         Route("/health", Health(), methods=["GET"]),
         Route("/metrics", MetricsView(metrics, keys), methods=["GET"]),
         Route("/openapi.json", Description(), methods=["GET"]),

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ryvion_node.market.interface import Piece, Placement
+from ryvion_node.knowledge.grounding import question_of
+from ryvion_node.market.interface import ChatOrder, Piece, Placement
 from ryvion_node.proxy.answers import COMPLETION_PREFIX, fingerprint_of
 from ryvion_node.proxy.chunks import ChatFrames
 from ryvion_node.proxy.completions import Completions
@@ -29,14 +30,18 @@ class ChatAsked:
         """The one."""
         return (self.chat,)
 
-    def frames(self, answer_id: str, placement: Placement) -> ChatFrames:
+    def question(self, order: ChatOrder) -> str:
+        """What the user said last."""
+        return question_of(order.messages)
+
+    def frames(self, answer_id: str, placement: Placement, about: Sequence[dict[str, object]]) -> ChatFrames:
         """A stream's events."""
         return ChatFrames(
             answer_id,
             int(time.time()),
             placement.model,
             fingerprint_of(placement),
-            choices=self.chat.choices,
+            about=about,
             include_usage=self.chat.include_usage,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ryvion_node.market.interface import Outcome, Piece, Placement
@@ -23,8 +23,16 @@ class ChatFrames:
     """
 
     def __init__(
-        self, completion_id: str, created_s: int, model: str, fingerprint: str, *, choices: int, include_usage: bool
+        self,
+        completion_id: str,
+        created_s: int,
+        model: str,
+        fingerprint: str,
+        *,
+        about: Sequence[dict[str, object]],
+        include_usage: bool,
     ) -> None:
+        """`about`: what `ryvion` says of each choice besides who ran it."""
         head = {
             "id": completion_id,
             "object": "chat.completion.chunk",
@@ -36,9 +44,10 @@ class ChatFrames:
         self._include_usage = include_usage
         self._usage = b',"usage":null' if include_usage else b""
         self._content_heads = [
-            self._head + b',"choices":[{"index":%d,"delta":{"content":' % index for index in range(choices)
+            self._head + b',"choices":[{"index":%d,"delta":{"content":' % index for index in range(len(about))
         ]
         self._content_tail = b'},"logprobs":null,"finish_reason":null}]' + self._usage + b"}\n\n"
+        self._about = about
         self._roles = 0
         """Choices whose role was told."""
         self._ended: dict[int, Outcome] = {}
@@ -52,7 +61,7 @@ class ChatFrames:
         roles = b"".join(self._delta(other, _ROLE, None) for other in range(self._roles, index))
         delta = _ROLE if index >= self._roles else {"content": ""}
         self._roles = max(self._roles, index + 1)
-        return roles + self._choice(index, delta, None, taken_json(placement))
+        return roles + self._choice(index, delta, None, taken_json(placement) | self._about[index])
 
     def piece(self, index: int, piece: Piece) -> bytes:
         """A piece of the answer: a chunk each for thoughts, text and parts of tool calls.
@@ -76,11 +85,12 @@ class ChatFrames:
     def end(self, index: int, placement: Placement, outcome: Outcome) -> bytes:
         """The last chunk of a choice: why it ended, and the evidence."""
         self._ended[index] = outcome
-        return self._choice(index, {}, outcome.finish_reason, outcome_json(placement, outcome))
+        ryvion = outcome_json(placement, outcome) | self._about[index]
+        return self._choice(index, {}, outcome.finish_reason, ryvion)
 
     def finish(self) -> bytes:
         """Usage when asked for, and the end."""
-        usage = usage_chunk(self._head, self._ended, choices=len(self._content_heads)) if self._include_usage else b""
+        usage = usage_chunk(self._head, self._ended, choices=len(self._about)) if self._include_usage else b""
         return usage + DONE
 
     def fail(self, error: ApiError) -> bytes:

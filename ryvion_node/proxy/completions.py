@@ -21,6 +21,7 @@ from ryvion_node.proxy.dialect import Asked
 from ryvion_node.proxy.errors import ApiError, Headers, from_market
 from ryvion_node.proxy.exchange import Exchange
 from ryvion_node.proxy.gateway import internal_error, log_failure
+from ryvion_node.proxy.knowledge.grounding import Grounding
 from ryvion_node.proxy.orders import order_of, orders_of_choices
 from ryvion_node.proxy.settings import Settings
 from ryvion_node.proxy.stream import AnswerStream
@@ -40,10 +41,11 @@ class Completions(ABC):
     id_prefix: ClassVar[str]
     """Begins the ids of its answers."""
 
-    def __init__(self, market: Market, till: Till, settings: Settings) -> None:
+    def __init__(self, market: Market, till: Till, settings: Settings, grounding: Grounding) -> None:
         self._market = market
         self._till = till
         self._settings = settings
+        self._grounding = grounding
 
     @abstractmethod
     def read(self, body: bytes) -> Asked:
@@ -55,15 +57,18 @@ class Completions(ABC):
 
     async def _serve(self, visit: Visit) -> None:
         asked = self.read(visit.body)
-        orders = self._orders(asked, visit)
-        with self._till.further(visit.caller, len(orders) - 1):
+        prompts, choices = self._prompts(asked, visit), asked.chats[0].choices
+        with self._till.further(visit.caller, len(prompts) * choices - 1):
+            grounds = await self._grounding.of(asked, prompts, visit.caller)
+            orders = orders_of_choices([ground.order for ground in grounds], choices)
+            about = [ground.about for ground in grounds for _ in range(choices)]
             if asked.chats[0].stream:
-                await self._stream(visit.exchange, asked, orders)
+                await self._stream(visit.exchange, asked, orders, about)
             else:
-                await self._answer(visit.exchange, asked, orders)
+                await self._answer(visit.exchange, asked, orders, about)
 
-    def _orders(self, asked: Asked, visit: Visit) -> tuple[ChatOrder, ...]:
-        """One for each choice, those of a prompt together."""
+    def _prompts(self, asked: Asked, visit: Visit) -> list[ChatOrder]:
+        """An order for each prompt, which all its choices share."""
         default_max_tokens = self._settings.default_max_completion_tokens
         try:
             orders = [
@@ -72,11 +77,13 @@ class Completions(ABC):
             ]
         except ApiError as error:
             raise asked.told(error) from None
-        return orders_of_choices([replace(order, account=visit.account) for order in orders], asked.chats[0].choices)
+        return [replace(order, account=visit.account) for order in orders]
 
-    async def _answer(self, exchange: Exchange, asked: Asked, orders: Sequence[ChatOrder]) -> None:
-        """The whole answer at once."""
-        choices = [WholeChoice() for _ in orders]
+    async def _answer(
+        self, exchange: Exchange, asked: Asked, orders: Sequence[ChatOrder], about: Sequence[dict[str, object]]
+    ) -> None:
+        """The whole answer at once. `about`: what `ryvion` says of each choice besides who ran it."""
+        choices = [WholeChoice(one) for one in about]
         first = choices[0]
         failure = await buy_choices(self._market, orders, choices)
         headers = job_headers(first.placement) if first.is_placed else ()
@@ -90,12 +97,14 @@ class Completions(ABC):
             case _:
                 raise failure
 
-    async def _stream(self, exchange: Exchange, asked: Asked, orders: Sequence[ChatOrder]) -> None:
+    async def _stream(
+        self, exchange: Exchange, asked: Asked, orders: Sequence[ChatOrder], about: Sequence[dict[str, object]]
+    ) -> None:
         """The answer as it comes. The status is sent once an executor accepted; until then errors are plain HTTP."""
         stream = AnswerStream(
             exchange,
             lambda placement: _STREAM_HEADERS + job_headers(placement),
-            partial(asked.frames, orders[0].account.completion_id),
+            partial(asked.frames, orders[0].account.completion_id, about=about),
             self._settings.keep_alive_s,
         )
         failure = await self._run(stream, orders, exchange)

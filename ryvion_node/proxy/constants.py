@@ -55,6 +55,17 @@ DEFAULT_RETRY_AFTER_MS: Final = 1_000
 MAX_ROUTE_BODY_BYTES: Final = 32 * 1024
 """A route request is a few short fields, and lists of nodes that have at most 9 KB."""
 
+MAX_KNOWLEDGE_BODY_BYTES: Final = 64 * 1024
+"""What makes a knowledge base, or searches one: a name, a question, at most 1,000 documents to look in."""
+MAX_UPLOAD_BYTES: Final = 256 * 1024 * 1024
+"""One request's files; each is let go of before the next is read."""
+MAX_UPLOADS: Final = 4
+"""Read at once: each holds a file of at most 64 MiB in memory, twice while it is written."""
+MAX_PARTS: Final = 1000
+"""Of one upload."""
+GROUNDING_PASSAGES: Final = 5
+"""What an answer is grounded in at most: more make small models worse, and every one is paid for as prompt."""
+
 MAX_BUCKETS: Final = 4096
 """Keys whose requests per minute are counted: more than there may be keys."""
 BUSY_RETRY_MS: Final = 1_000

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ryvion_node.market.interface import Outcome, Piece, Placement
+from ryvion_node.market.interface import ChatOrder, Outcome, Piece, Placement
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.requests import ChatRequest
 from ryvion_node.proxy.whole import WholeChoice
@@ -46,8 +46,12 @@ class Asked(Protocol):
         """What to buy: a chat for each prompt, alike in all else; `choices` of each."""
         ...
 
-    def frames(self, answer_id: str, placement: Placement) -> Frames:
-        """A stream's events; `placement` is whose the first of them is."""
+    def question(self, order: ChatOrder) -> str:
+        """What a knowledge base is searched for, on behalf of one of the orders made of `chats`."""
+        ...
+
+    def frames(self, answer_id: str, placement: Placement, about: Sequence[dict[str, object]]) -> Frames:
+        """A stream's events; `placement` is whose the first of them is, `about` what `ryvion` says besides, by choice."""
         ...
 
     def whole(self, answer_id: str, choices: Sequence[WholeChoice]) -> dict[str, object]:

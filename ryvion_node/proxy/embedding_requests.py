@@ -12,7 +12,7 @@ from ryvion_node.preferences_object import PreferencesObject
 from ryvion_node.proxy.constants import MAX_PROMPT_BYTES
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.orders import check_model_name, jurisdictions_of, preferences_of
-from ryvion_node.proxy.shapes import Strict, StringOrList
+from ryvion_node.proxy.shapes import Strict, StringOrList, as_tuple
 from ryvion_node.proxy.validation import api_error, invalid_value, refuse_not_honoured, unsupported
 from ryvion_protocol.constants import MAX_DIMENSIONS, MAX_TEXTS_PER_REQUEST
 
@@ -39,7 +39,7 @@ class EmbeddingRequest(Strict):
     @property
     def texts(self) -> tuple[str, ...]:
         """However they were written."""
-        return _as_tuple(self.input)
+        return as_tuple(self.input)
 
 
 def parse_embedding_request(body: bytes) -> EmbeddingRequest:
@@ -70,7 +70,7 @@ def embedding_order(
     return EmbeddingOrder(
         model=request.model,
         texts=request.texts,
-        jurisdictions=jurisdictions_of(_as_tuple(request.jurisdiction), allowed),
+        jurisdictions=jurisdictions_of(as_tuple(request.jurisdiction), allowed),
         max_price=preferences.max_price,
         preferences=preferences,
         account=account,
@@ -83,9 +83,3 @@ def _tokens_given(invalid: ValidationError) -> ApiError | None:
     if first["loc"][:1] != ("input",) or not isinstance(first["input"], int | list):
         return None
     return unsupported("input", "holds token ids; send texts (with LangChain: check_embedding_ctx_length=False)")
-
-
-def _as_tuple(value: str | list[str] | None) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(value)

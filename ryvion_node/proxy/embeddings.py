@@ -12,13 +12,12 @@ from starlette.types import Receive, Scope, Send
 
 from ryvion_node.market.collecting import Embedded, OtherDimensions, collect
 from ryvion_node.market.interface import EmbeddingOrder, Market, MarketError, Placement
+from ryvion_node.market.vectors import EMBEDDING_PREFIX
 from ryvion_node.proxy.answers import outcome_json, taken_json
 from ryvion_node.proxy.completions import job_headers
 from ryvion_node.proxy.embedding_requests import EmbeddingRequest, embedding_order, parse_embedding_request
 from ryvion_node.proxy.errors import ApiError, from_market
 from ryvion_node.proxy.till import Till, Visit
-
-EMBEDDING_PREFIX = "embd-"
 
 
 class Embeddings:

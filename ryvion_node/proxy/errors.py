@@ -19,6 +19,7 @@ STATUS_AND_TYPE: Final[dict[str, tuple[int, str]]] = {
     "missing_required_parameter": (400, INVALID_REQUEST),
     "unsupported_parameter": (400, INVALID_REQUEST),
     "context_length_exceeded": (400, INVALID_REQUEST),
+    "knowledge_limit": (400, INVALID_REQUEST),
     "invalid_api_key": (401, INVALID_REQUEST),
     "price_limit": (402, "insufficient_quota"),
     "insufficient_quota": (402, "insufficient_quota"),
@@ -30,6 +31,9 @@ STATUS_AND_TYPE: Final[dict[str, tuple[int, str]]] = {
     "model_not_found": (404, INVALID_REQUEST),
     "receipt_not_found": (404, INVALID_REQUEST),
     "job_not_found": (404, INVALID_REQUEST),
+    "knowledge_base_not_found": (404, INVALID_REQUEST),
+    "document_not_found": (404, INVALID_REQUEST),
+    "knowledge_disabled": (404, INVALID_REQUEST),
     "unknown_url": (404, INVALID_REQUEST),
     "method_not_allowed": (405, INVALID_REQUEST),
     "request_timeout": (408, INVALID_REQUEST),
@@ -44,6 +48,7 @@ STATUS_AND_TYPE: Final[dict[str, tuple[int, str]]] = {
     "internal_error": (500, SERVER),
     "node_failed": (502, SERVER),
     "no_capacity": (503, SERVER),
+    "knowledge_unavailable": (503, SERVER),
     "node_timeout": (504, SERVER),
 }
 

@@ -88,6 +88,14 @@ class Exchange:
             return bytes(pieces)
         raise ApiError("request_timeout", f"The request body did not arrive within {BODY_DEADLINE_S:.0f} s.")
 
+    async def piece(self) -> bytes | None:
+        """The next piece of a body of any type, None after the last; raises ApiError for its pace, ClientGone."""
+        if self._body_done.is_set():
+            return None
+        with trio.move_on_after(BODY_DEADLINE_S):
+            return await self._piece()
+        raise ApiError("request_timeout", f"Nothing more of the request body came for {BODY_DEADLINE_S:.0f} s.")
+
     async def watch(self, handling: trio.CancelScope) -> None:
         """Cancel `handling` when the client goes away while it is being answered."""
         await self._body_done.wait()
@@ -137,9 +145,9 @@ class Exchange:
         await self.start(status, (("content-type", "application/json"), length, *headers))
         await self.finish(body)
 
-    async def answer_json(self, value: object, headers: HeaderPairs = ()) -> None:
-        """A whole answer with status 200."""
-        await self.answer(200, json.dumps(value).encode(), headers)
+    async def answer_json(self, value: object, headers: HeaderPairs = (), *, status: int = 200) -> None:
+        """A whole answer."""
+        await self.answer(status, json.dumps(value).encode(), headers)
 
     async def refuse(self, error: ApiError) -> None:
         """End with the error object; nothing can be said once another answer has started."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
 from typing import Any, Final
@@ -14,16 +13,17 @@ from pydantic.json_schema import models_json_schema
 from starlette.types import Receive, Scope, Send
 
 from ryvion_node import __version__
+from ryvion_node.knowledge.constants import MAX_LISTED
 from ryvion_node.proxy import embedding_requests, requests, responses_requests, text_completions
-from ryvion_node.proxy.access import ALLOWED, Action
+from ryvion_node.proxy.access import ALLOWED
 from ryvion_node.proxy.constants import MAX_IDEMPOTENCY_KEY_CHARACTERS
 from ryvion_node.proxy.errors import STATUS_AND_TYPE
 from ryvion_node.proxy.exchange import Exchange
+from ryvion_node.proxy.knowledge.shapes import KnowledgeBaseRequest, SearchRequest
 from ryvion_node.proxy.market_view import RouteRequest
 from ryvion_node.proxy.openapi_answers import ANSWERS, TEXT, Schema, ref
-
-EVENTS: Final = "text/event-stream"
-JSON: Final = "application/json"
+from ryvion_node.proxy.openapi_knowledge import KNOWLEDGE
+from ryvion_node.proxy.openapi_operations import EVENTS, JSON, OPERATIONS, Operation
 
 _ALWAYS: Final = ("host_not_allowed", "origin_not_allowed", "internal_error")
 _KEYED: Final = ("invalid_api_key", "insufficient_scope")
@@ -36,23 +36,7 @@ _BODY: Final = (
     "request_too_large",
     "unsupported_media_type",
 )
-_SOLD: Final = (
-    "unsupported_parameter",
-    "context_length_exceeded",
-    "idempotency_key_reused",
-    "price_limit",
-    "insufficient_quota",
-    "jurisdiction_not_allowed",
-    "preferences_not_met",
-    "model_not_found",
-    "idempotency_key_in_use",
-    "idempotency_answer_lost",
-    "rate_limit_exceeded",
-    "spending_velocity_exceeded",
-    "node_failed",
-    "no_capacity",
-    "node_timeout",
-)
+_OPTIONAL: Final[dict[str, Schema]] = {"limit": {"type": "integer", "minimum": 1, "maximum": MAX_LISTED - 1}}
 _RETRY: Final = ("retry-after", "retry-after-ms")
 _JOB: Final = ("x-ryvion-job-id", "x-ryvion-node", "x-ryvion-jurisdiction")
 _HEADERS: Final = {
@@ -65,109 +49,6 @@ _HEADERS: Final = {
     "x-ryvion-jurisdiction": "The country that node says it is in.",
     "x-ryvion-receipt-cid": "Name of the receipt; not with streams, which end with the whole of it.",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One method of one path. `answers`: media type -> name of a schema; None: text."""
-
-    method: str
-    path: str
-    summary: str
-    answers: Mapping[str, str | None]
-    action: Action | None = None
-    """What a key must allow; None: no key is needed."""
-    body: str = ""
-    """Name of the request's schema; empty: there is none."""
-    errors: tuple[str, ...] = ()
-    query: tuple[str, ...] = ()
-    """Parameters that must be there."""
-    sells: bool = False
-    """Does it place jobs?"""
-
-
-def _sold(path: str, summary: str, body: str, answer: str, event: str) -> Operation:
-    answers = {JSON: answer, EVENTS: event}
-    return Operation("post", path, summary, answers, "buy", body, _SOLD, sells=True)
-
-
-OPERATIONS: Final = (
-    _sold(
-        "/v1/chat/completions",
-        "Buy the next turn of a conversation",
-        "ChatRequest",
-        "ChatCompletion",
-        "ChatCompletionChunk",
-    ),
-    _sold("/v1/completions", "Buy the continuation of a text", "TextRequest", "TextCompletion", "TextCompletion"),
-    _sold("/v1/responses", "Buy a response, without memory", "ResponsesRequest", "Response", "ResponseEvent"),
-    Operation(
-        "post",
-        "/v1/embeddings",
-        "Buy vectors of texts",
-        {JSON: "EmbeddingList"},
-        "buy",
-        "EmbeddingRequest",
-        _SOLD,
-        sells=True,
-    ),
-    Operation("get", "/v1/models", "List the models on offer", {JSON: "ModelList"}, "list_models"),
-    Operation(
-        "get", "/v1/models/{model}", "Show one of them", {JSON: "Model"}, "list_models", errors=("model_not_found",)
-    ),
-    Operation("get", "/api/v1/offers", "List the offers behind them", {JSON: "OfferList"}, "list_models"),
-    Operation(
-        "post",
-        "/api/v1/route",
-        "Hold a round of quotes and explain the choice; nothing runs",
-        {JSON: "Route"},
-        "buy",
-        "RouteRequest",
-        (
-            "unsupported_parameter",
-            "jurisdiction_not_allowed",
-            "model_not_found",
-            "no_capacity",
-            "insufficient_quota",
-            "rate_limit_exceeded",
-        ),
-    ),
-    Operation(
-        "get",
-        "/api/v1/receipts",
-        "List the receipts of an answer",
-        {JSON: "ReceiptList"},
-        "read_receipts",
-        errors=("missing_required_parameter", "invalid_value"),
-        query=("completion_id",),
-    ),
-    Operation(
-        "get",
-        "/api/v1/receipts/{cid}",
-        "Show a receipt with its evidence",
-        {JSON: "Receipt"},
-        "read_receipts",
-        errors=("receipt_not_found",),
-    ),
-    Operation(
-        "get",
-        "/api/v1/jobs/{job_id}/route",
-        "Show who ran a recent job, and why",
-        {JSON: "Ryvion"},
-        "read_receipts",
-        errors=("job_not_found",),
-    ),
-    Operation("get", "/health", "Tell that the endpoint is up", {JSON: "Health"}),
-    Operation(
-        "get",
-        "/metrics",
-        "Show the node's counters, for Prometheus",
-        {"text/plain": None, "application/openmetrics-text": None},
-        "read_metrics",
-    ),
-    Operation("get", "/openapi.json", "Show this description", {JSON: None}),
-)
-"""Everything that is served; a test compares it with the routes."""
 
 
 class Description:
@@ -198,7 +79,7 @@ def description() -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {
-            "schemas": _request_schemas() | ANSWERS,
+            "schemas": _request_schemas() | ANSWERS | KNOWLEDGE,
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "A key from `ryvion-node keys create`."},
                 "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
@@ -211,7 +92,7 @@ def _operation(operation: Operation) -> dict[str, object]:
     described: dict[str, object] = {
         "summary": operation.summary,
         "operationId": operation.method + "".join(c if c.isalnum() else "_" for c in operation.path),
-        "responses": {"200": _answer(operation)} | _errors(operation),
+        "responses": {str(operation.status): _answer(operation)} | _errors(operation),
         "security": [] if operation.action is None else [{"bearer": []}, {"header": []}],
     }
     if operation.action is not None:
@@ -220,7 +101,7 @@ def _operation(operation: Operation) -> dict[str, object]:
     if parameters := _parameters(operation):
         described["parameters"] = parameters
     if operation.body:
-        described["requestBody"] = {"required": True, "content": {JSON: {"schema": ref(operation.body)}}}
+        described["requestBody"] = {"required": True, "content": {operation.media: {"schema": ref(operation.body)}}}
     return described
 
 
@@ -228,6 +109,7 @@ def _parameters(operation: Operation) -> list[dict[str, object]]:
     in_path = [part[1:-1] for part in operation.path.split("/") if part.startswith("{")]
     parameters = [_parameter(name, "path", TEXT, required=True) for name in in_path]
     parameters += [_parameter(name, "query", TEXT, required=True) for name in operation.query]
+    parameters += [_parameter(name, "query", _OPTIONAL.get(name, TEXT), required=False) for name in operation.optional]
     if operation.sells:
         key = {"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY_CHARACTERS, "pattern": "^[!-~]+$"}
         meaning = "The same key and body within 24 hours gets the stored answer, and nothing is bought twice."
@@ -299,6 +181,8 @@ def _request_schemas() -> dict[str, Any]:
         responses_requests.ResponsesRequest,
         embedding_requests.EmbeddingRequest,
         RouteRequest,
+        KnowledgeBaseRequest,
+        SearchRequest,
     ]
     _, found = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"

@@ -20,7 +20,8 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _object(description: str, optional: dict[str, Schema] | None = None, /, **required: Schema) -> Schema:
+def object_schema(description: str, optional: dict[str, Schema] | None = None, /, **required: Schema) -> Schema:
+    """An object with these properties."""
     return {
         "type": "object",
         "description": description,
@@ -29,63 +30,69 @@ def _object(description: str, optional: dict[str, Schema] | None = None, /, **re
     }
 
 
-def _list(of: Schema) -> Schema:
+def list_schema(of: Schema) -> Schema:
+    """A list of these."""
     return {"type": "array", "items": of}
 
 
-def _or_null(schema: Schema) -> Schema:
+def or_null(schema: Schema) -> Schema:
+    """That, or null."""
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def _constant(value: str) -> Schema:
+def constant(value: str) -> Schema:
+    """This text."""
     return {"const": value}
 
 
 _REASON: Final[Schema] = {"enum": ["stop", "length", "tool_calls"]}
-_RANGE: Final[Schema] = _object("Micro-credits per million tokens.", min=COUNT, max=COUNT)
-_CHECK: Final[Schema] = _object(
+_RANGE: Final[Schema] = object_schema("Micro-credits per million tokens.", min=COUNT, max=COUNT)
+_CHECK: Final[Schema] = object_schema(
     "One check of a receipt.", name=TEXT, outcome={"enum": ["passed", "failed", "bounded"]}, detail=TEXT
 )
 _USAGE_DETAILS: Final[dict[str, Schema]] = {
-    "prompt_tokens_details": _object("Of the prompt's tokens.", cached_tokens=COUNT),
-    "completion_tokens_details": _object("Of the answer's tokens.", reasoning_tokens=COUNT),
+    "prompt_tokens_details": object_schema("Of the prompt's tokens.", cached_tokens=COUNT),
+    "completion_tokens_details": object_schema("Of the answer's tokens.", reasoning_tokens=COUNT),
 }
 _HEAD: Final[dict[str, Schema]] = {"id": TEXT, "created": INTEGER, "model": TEXT, "system_fingerprint": TEXT}
 _RYVION: Final[Schema] = {"anyOf": [ref("Ryvion"), ref("Jobs")], "description": "Jobs: of several choices."}
 _OF_CHOICE: Final[dict[str, Schema]] = {"ryvion": ref("Ryvion") | {"description": "Of one of several choices."}}
-_CHUNK_EXTRAS: Final[dict[str, Schema]] = {"usage": _or_null(ref("Usage")), "ryvion": ref("Ryvion")}
+_CHUNK_EXTRAS: Final[dict[str, Schema]] = {"usage": or_null(ref("Usage")), "ryvion": ref("Ryvion")}
 
 ANSWERS: Final[dict[str, Schema]] = {
-    "Error": _object(
+    "Error": object_schema(
         "Why a request was not answered. In a stream it is the data of the last event.",
-        error=_object(
+        error=object_schema(
             "All four keys are always there.",
             message=TEXT,
             type=TEXT,
-            param=_or_null({"type": "string", "description": "The parameter to change."}),
-            code=_or_null(TEXT),
+            param=or_null({"type": "string", "description": "The parameter to change."}),
+            code=or_null(TEXT),
         ),
     ),
-    "Usage": _object(
+    "Usage": object_schema(
         "Tokens. A prompt of several choices counts once; each is billed with it, as the receipts say.",
         _USAGE_DETAILS,
         prompt_tokens=COUNT,
         completion_tokens=COUNT,
         total_tokens=COUNT,
     ),
-    "Ryvion": _object(
+    "Ryvion": object_schema(
         "Who ran the job and why; with the end of an answer, the evidence. Prices are micro-credits per million tokens.",
         {
             "route": ref("Route"),
+            "knowledge_base": TEXT,
+            "sources": list_schema(ref("Source")),
+            "search": ref("SearchMethod"),
             "receipt": ANYTHING,
             "cid": TEXT,
             "envelope": ANYTHING,
-            "checks": _list(_CHECK),
+            "checks": list_schema(_CHECK),
             "accepted": BOOLEAN,
             "cost_microcredits": COUNT,
             "first_token_ms": COUNT,
             "duration_ms": COUNT,
-            "tokens_per_s": _or_null({"type": "number"}),
+            "tokens_per_s": or_null({"type": "number"}),
         },
         job_id=TEXT,
         node_id=TEXT,
@@ -99,131 +106,131 @@ ANSWERS: Final[dict[str, Schema]] = {
         price_out=COUNT,
         why=TEXT,
     ),
-    "Jobs": _object(
+    "Jobs": object_schema(
         "What an answer with several choices cost. Each choice has the Ryvion of its own job, in this order.",
         cost_microcredits=COUNT,
-        jobs=_list(TEXT),
+        jobs=list_schema(TEXT),
     ),
-    "ChatCompletion": _object(
+    "ChatCompletion": object_schema(
         "A whole answer.",
         **_HEAD,
-        object=_constant("chat.completion"),
-        choices=_list(
-            _object(
+        object=constant("chat.completion"),
+        choices=list_schema(
+            object_schema(
                 "One answer.",
                 _OF_CHOICE,
                 index=COUNT,
-                message=_object(
+                message=object_schema(
                     "What the model said.",
-                    {"reasoning_content": TEXT, "tool_calls": _list(ANYTHING)},
-                    role=_constant("assistant"),
-                    content=_or_null(TEXT),
+                    {"reasoning_content": TEXT, "tool_calls": list_schema(ANYTHING)},
+                    role=constant("assistant"),
+                    content=or_null(TEXT),
                 ),
-                logprobs=_or_null(ANYTHING),
+                logprobs=or_null(ANYTHING),
                 finish_reason=_REASON,
             )
         ),
         usage=ref("Usage"),
         ryvion=_RYVION,
     ),
-    "ChatCompletionChunk": _object(
+    "ChatCompletionChunk": object_schema(
         "The data of an event. `ryvion` stands on the first and the finish chunk of each choice; usage on one without any.",
         _CHUNK_EXTRAS,
         **_HEAD,
-        object=_constant("chat.completion.chunk"),
-        choices=_list(
-            _object(
+        object=constant("chat.completion.chunk"),
+        choices=list_schema(
+            object_schema(
                 "A piece of one answer.",
                 index=COUNT,
                 delta=ANYTHING,
-                logprobs=_or_null(ANYTHING),
-                finish_reason=_or_null(_REASON),
+                logprobs=or_null(ANYTHING),
+                finish_reason=or_null(_REASON),
             )
         ),
     ),
-    "TextCompletion": _object(
+    "TextCompletion": object_schema(
         "A text that was continued; in a stream, a piece of it.",
         _CHUNK_EXTRAS | {"ryvion": _RYVION},
         **_HEAD,
-        object=_constant("text_completion"),
-        choices=_list(
-            _object(
+        object=constant("text_completion"),
+        choices=list_schema(
+            object_schema(
                 "One answer.",
                 _OF_CHOICE,
                 index=COUNT,
                 text=TEXT,
-                logprobs=_or_null(ANYTHING),
-                finish_reason=_or_null(_REASON),
+                logprobs=or_null(ANYTHING),
+                finish_reason=or_null(_REASON),
             )
         ),
     ),
-    "EmbeddingList": _object(
+    "EmbeddingList": object_schema(
         "Vectors in the order of the texts.",
         id=TEXT,
-        object=_constant("list"),
-        data=_list(
-            _object(
+        object=constant("list"),
+        data=list_schema(
+            object_schema(
                 "One vector.",
-                object=_constant("embedding"),
+                object=constant("embedding"),
                 index=COUNT,
                 embedding={
-                    "anyOf": [_list({"type": "number"}), TEXT],
+                    "anyOf": [list_schema({"type": "number"}), TEXT],
                     "description": "With base64: little-endian float32.",
                 },
             )
         ),
         model=TEXT,
-        usage=_object("Tokens as billed.", prompt_tokens=COUNT, total_tokens=COUNT),
+        usage=object_schema("Tokens as billed.", prompt_tokens=COUNT, total_tokens=COUNT),
         ryvion=ref("Ryvion"),
     ),
-    "Response": _object(
+    "Response": object_schema(
         "A response.",
         {"ryvion": ref("Ryvion")},
         id=TEXT,
-        object=_constant("response"),
+        object=constant("response"),
         created_at=INTEGER,
         status={"enum": ["in_progress", "completed", "incomplete", "failed"]},
         model=TEXT,
-        output=_list(ANYTHING),
-        error=_or_null(ANYTHING),
-        usage=_or_null(ANYTHING),
+        output=list_schema(ANYTHING),
+        error=or_null(ANYTHING),
+        usage=or_null(ANYTHING),
     ),
-    "ResponseEvent": _object("The data of an event, numbered from 0.", type=TEXT, sequence_number=COUNT),
-    "Model": _object(
+    "ResponseEvent": object_schema("The data of an event, numbered from 0.", type=TEXT, sequence_number=COUNT),
+    "Model": object_schema(
         "A model on offer, all its offers summed up.",
         id=TEXT,
-        object=_constant("model"),
+        object=constant("model"),
         created=INTEGER,
         owned_by=TEXT,
-        ryvion=_object(
+        ryvion=object_schema(
             "Who offers it, where, and for how much.",
-            kinds=_list(TEXT),
+            kinds=list_schema(TEXT),
             nodes=COUNT,
-            jurisdictions=_list(TEXT),
+            jurisdictions=list_schema(TEXT),
             price_in=_RANGE,
             price_out=_RANGE,
             context_tokens=COUNT,
-            digests=_list(TEXT),
-            quantisations=_list(TEXT),
+            digests=list_schema(TEXT),
+            quantisations=list_schema(TEXT),
             slots_free=COUNT,
-            features=_list(TEXT),
+            features=list_schema(TEXT),
         ),
     ),
-    "ModelList": _object("What can be bought now.", object=_constant("list"), data=_list(ref("Model"))),
-    "Route": _object(
+    "ModelList": object_schema("What can be bought now.", object=constant("list"), data=list_schema(ref("Model"))),
+    "Route": object_schema(
         "An explained choice between offers.",
         model=TEXT,
-        jurisdictions=_list(TEXT),
+        jurisdictions=list_schema(TEXT),
         sort={"enum": list(SORTS)},
-        candidates=_list(_object("One offer.", node_key=TEXT, outcome=TEXT, reason=TEXT)),
-        winner=_or_null(TEXT),
+        candidates=list_schema(object_schema("One offer.", node_key=TEXT, outcome=TEXT, reason=TEXT)),
+        winner=or_null(TEXT),
         explanation=TEXT,
         decided_ms=COUNT,
     ),
-    "OfferList": _object("Every live offer heard, newest first.", offers=_list(ANYTHING)),
-    "Receipt": _object(
+    "OfferList": object_schema("Every live offer heard, newest first.", offers=list_schema(ANYTHING)),
+    "Receipt": object_schema(
         "A receipt with its evidence, as it was judged when it came.",
-        object=_constant("ryvion.receipt"),
+        object=constant("ryvion.receipt"),
         cid=TEXT,
         completion_id=TEXT,
         job_id=TEXT,
@@ -231,10 +238,10 @@ ANSWERS: Final[dict[str, Schema]] = {
         created=INTEGER,
         receipt=ANYTHING,
         envelope=ANYTHING,
-        checks=_list(_CHECK),
+        checks=list_schema(_CHECK),
         accepted=BOOLEAN,
         cost_microcredits=COUNT,
     ),
-    "ReceiptList": _object("Receipts, oldest first.", object=_constant("list"), data=_list(ref("Receipt"))),
-    "Health": _object("The endpoint is up.", status=_constant("ok")),
+    "ReceiptList": object_schema("Receipts, oldest first.", object=constant("list"), data=list_schema(ref("Receipt"))),
+    "Health": object_schema("The endpoint is up.", status=constant("ok")),
 }

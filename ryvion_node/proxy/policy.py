@@ -67,7 +67,7 @@ def is_preflight(method: str, headers: Headers) -> bool:
 def preflight_headers(headers: Headers) -> HeaderPairs:
     """The answer to a listed origin's preflight; asked-for headers are echoed, new SDKs bring new ones."""
     answer = [
-        ("access-control-allow-methods", "GET, POST, OPTIONS"),
+        ("access-control-allow-methods", "GET, POST, DELETE, OPTIONS"),
         ("access-control-max-age", str(PREFLIGHT_MAX_AGE_S)),
     ]
     asked = headers.get("access-control-request-headers")

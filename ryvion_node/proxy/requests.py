@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from ryvion_node.preferences_object import PreferencesObject
 from ryvion_node.proxy.constants import MAX_CHOICES, MAX_COMPLETION_TOKENS, MAX_STOP_BYTES
 from ryvion_node.proxy.messages import Message
-from ryvion_node.proxy.shapes import Strict, StringOrList
+from ryvion_node.proxy.shapes import Strict, StringOrList, as_tuple
 from ryvion_node.proxy.tooling import ResponseFormat, ToolChoice, ToolDefinition
 from ryvion_node.proxy.validation import api_error, invalid_value, refuse_not_honoured, unsupported
 from ryvion_protocol.constants import MAX_LOGIT_BIAS, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS
@@ -33,7 +33,6 @@ NOT_HONOURED: Final[dict[str, tuple[object, ...]]] = {
     "guided_json": (),
     "guided_regex": (),
     "ignore_eos": (False,),
-    "knowledge_base": (),
     "min_tokens": (0,),
     "modalities": (["text"],),
     "prediction": (),
@@ -86,6 +85,8 @@ class ChatRequest(Strict):
     response_format: ResponseFormat | None = None
     jurisdiction: StringOrList | None = None
     ryvion: PreferencesObject | None = None
+    knowledge_base: str | None = None
+    """Id of the knowledge base whose passages the answer is grounded in."""
 
     @property
     def choices(self) -> int:
@@ -100,12 +101,12 @@ class ChatRequest(Strict):
     @property
     def stop_texts(self) -> tuple[str, ...]:
         """The stop texts, however they were written."""
-        return _as_tuple(self.stop)
+        return as_tuple(self.stop)
 
     @property
     def jurisdiction_texts(self) -> tuple[str, ...]:
         """Where to buy, unparsed."""
-        return _as_tuple(self.jurisdiction)
+        return as_tuple(self.jurisdiction)
 
 
 def parse_chat_request(body: bytes) -> ChatRequest:
@@ -130,12 +131,6 @@ def _checked(request: ChatRequest) -> ChatRequest:
     refuse_not_honoured(request.model_extra or {}, NOT_HONOURED, "")
     _check_limits(request)
     return request
-
-
-def _as_tuple(value: str | list[str] | None) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def _check_limits(request: ChatRequest) -> None:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ryvion_node.market.interface import Outcome, Piece, Placement
+from ryvion_node.knowledge.grounding import question_of
+from ryvion_node.market.interface import ChatOrder, Outcome, Piece, Placement
 from ryvion_node.proxy.answers import outcome_json, taken_json
 from ryvion_node.proxy.completions import Completions
 from ryvion_node.proxy.errors import ApiError
@@ -30,9 +31,13 @@ class ResponseAsked:
         """The one; a response is one answer."""
         return (self.reading.chat,)
 
-    def frames(self, answer_id: str, placement: Placement) -> ResponseFrames:
+    def question(self, order: ChatOrder) -> str:
+        """What the user said last."""
+        return question_of(order.messages)
+
+    def frames(self, answer_id: str, placement: Placement, about: Sequence[dict[str, object]]) -> ResponseFrames:
         """A stream's events."""
-        return ResponseFrames(self._builder(answer_id, placement), placement)
+        return ResponseFrames(self._builder(answer_id, placement), placement, about[0])
 
     def whole(self, answer_id: str, choices: Sequence[WholeChoice]) -> dict[str, object]:
         """The response that a stream would have ended with, and the decision."""
@@ -94,15 +99,16 @@ class ResponseAsked:
 class ResponseFrames:
     """The events of one response, numbered, named as the OpenAI API names them. They end without a [DONE]."""
 
-    def __init__(self, builder: ResponseBuilder, placement: Placement) -> None:
+    def __init__(self, builder: ResponseBuilder, placement: Placement, about: dict[str, object]) -> None:
         self._builder = builder
+        self._about = about
         self._placement = placement
         self._number = 0
         self._last: Sequence[Event] = ()
 
     def begin(self, index: int, placement: Placement) -> bytes:
         """The response, empty: who answers."""
-        return self._encoded(self._builder.begin(taken_json(placement)))
+        return self._encoded(self._builder.begin(taken_json(placement) | self._about))
 
     def piece(self, index: int, piece: Piece) -> bytes:
         """A piece of the answer."""
@@ -110,7 +116,8 @@ class ResponseFrames:
 
     def end(self, index: int, placement: Placement, outcome: Outcome) -> bytes:
         """What closes the items."""
-        *closing, last = self._builder.end(outcome, _usage(outcome), outcome_json(placement, outcome))
+        ryvion = outcome_json(placement, outcome) | self._about
+        *closing, last = self._builder.end(outcome, _usage(outcome), ryvion)
         self._last = [last]
         return self._encoded(closing)
 

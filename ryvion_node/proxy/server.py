@@ -16,6 +16,7 @@ from ryvion_node.market.interface import Market
 from ryvion_node.proxy.access import Keys
 from ryvion_node.proxy.app import create_app
 from ryvion_node.proxy.connection import Connections
+from ryvion_node.proxy.knowledge.service import Knowledge
 from ryvion_node.proxy.metrics import Metrics
 from ryvion_node.proxy.receipts import ReceiptStore
 from ryvion_node.proxy.settings import Settings
@@ -57,6 +58,7 @@ class ProxyServer:
         settings: Settings,
         vault: Vault,
         metrics: Metrics | None = None,
+        knowledge: Knowledge | None = None,
     ) -> None:
         self._market = market
         self._keys = keys
@@ -64,6 +66,7 @@ class ProxyServer:
         self._settings = settings
         self._vault = vault
         self._metrics = metrics or Metrics()
+        self._knowledge = knowledge
 
     async def run(self, *, task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; started with the URL, such as `http://127.0.0.1:7986`.
@@ -73,7 +76,16 @@ class ProxyServer:
         host = self._settings.host.strip("[]")
         listeners = await self._listen(host)
         ports = [listener.socket.getsockname()[1] for listener in listeners]
-        app = create_app(self._market, self._keys, self._receipts, self._settings, self._vault, self._metrics, ports)
+        app = create_app(
+            self._market,
+            self._keys,
+            self._receipts,
+            self._settings,
+            self._vault,
+            self._metrics,
+            ports,
+            self._knowledge,
+        )
         connections = Connections(ASGIWrapper(cast("ASGIFramework", app)))
         url = f"http://{f'[{host}]' if ':' in host else host}:{ports[0]}"
         async with trio.open_nursery() as nursery:

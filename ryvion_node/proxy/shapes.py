@@ -33,3 +33,10 @@ Content = Annotated[
 StringOrList = Annotated[
     Annotated[str, Tag("<text>")] | Annotated[list[str], Tag("<parts>")], Discriminator(_text_or_parts)
 ]
+
+
+def as_tuple(value: str | list[str] | None) -> tuple[str, ...]:
+    """A StringOrList, however it was written."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)

@@ -18,9 +18,16 @@ class TextFrames:
     """The chunks of one text completion: same id, created, model and object on all of them, and whose choice each is."""
 
     def __init__(
-        self, answer_id: str, created_s: int, placement: Placement, *, choices: int, include_usage: bool
+        self,
+        answer_id: str,
+        created_s: int,
+        placement: Placement,
+        *,
+        choices: int,
+        about: Sequence[dict[str, object]],
+        include_usage: bool,
     ) -> None:
-        """`choices` of each prompt."""
+        """`choices` of each prompt; `about`: what `ryvion` says of each of all choices besides who ran it."""
         head = {
             "id": answer_id,
             "object": "text_completion",
@@ -32,13 +39,14 @@ class TextFrames:
         self._include_usage = include_usage
         self._usage = b',"usage":null' if include_usage else b""
         self._choices = choices
+        self._about = about
         self._characters: Counter[int] = Counter()
         """Told so far, by choice."""
         self._ended: dict[int, Outcome] = {}
 
     def begin(self, index: int, placement: Placement) -> bytes:
         """An empty text: who answers."""
-        return self._chunk(text_choice(index, "", None), taken_json(placement))
+        return self._chunk(text_choice(index, "", None), taken_json(placement) | self._about[index])
 
     def piece(self, index: int, piece: Piece) -> bytes:
         """A piece of a choice."""
@@ -49,7 +57,8 @@ class TextFrames:
     def end(self, index: int, placement: Placement, outcome: Outcome) -> bytes:
         """Why it ended, and the evidence."""
         self._ended[index] = outcome
-        return self._chunk(text_choice(index, "", outcome.finish_reason), outcome_json(placement, outcome))
+        ryvion = outcome_json(placement, outcome) | self._about[index]
+        return self._chunk(text_choice(index, "", outcome.finish_reason), ryvion)
 
     def finish(self) -> bytes:
         """Usage when asked for, and the end."""

@@ -9,7 +9,8 @@ from typing import Annotated, Final
 
 from pydantic import Field, JsonValue, ValidationError, WithJsonSchema
 
-from ryvion_node.market.interface import Placement
+from ryvion_node.knowledge.constants import MAX_EMBEDDED_QUERY_CHARS
+from ryvion_node.market.interface import ChatOrder, Placement
 from ryvion_node.proxy.completions import Completions
 from ryvion_node.proxy.constants import MAX_CHOICES
 from ryvion_node.proxy.errors import ApiError
@@ -66,11 +67,20 @@ class TextAsked:
         """What holds for all."""
         return self.chats[0]
 
-    def frames(self, answer_id: str, placement: Placement) -> TextFrames:
+    def question(self, order: ChatOrder) -> str:
+        """The end of the text, which is what comes next is about."""
+        return order.messages[-1].content[-MAX_EMBEDDED_QUERY_CHARS:]
+
+    def frames(self, answer_id: str, placement: Placement, about: Sequence[dict[str, object]]) -> TextFrames:
         """A stream's events."""
         rules = self._rules
         return TextFrames(
-            answer_id, int(time.time()), placement, choices=rules.choices, include_usage=rules.include_usage
+            answer_id,
+            int(time.time()),
+            placement,
+            choices=rules.choices,
+            about=about,
+            include_usage=rules.include_usage,
         )
 
     def whole(self, answer_id: str, choices: Sequence[WholeChoice]) -> dict[str, object]:

@@ -12,7 +12,7 @@ import trio
 from starlette.types import Scope
 
 from ryvion_node.market.interface import Account
-from ryvion_node.proxy.access import Caller, Keys, Visitor, identify
+from ryvion_node.proxy.access import Action, Caller, Keys, Visitor, identify
 from ryvion_node.proxy.answers import COMPLETION_PREFIX
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.exchange import Exchange
@@ -43,9 +43,9 @@ class Till:
         self._limits = Limits()
         self._in_flight = 0
 
-    async def admit(self, exchange: Exchange) -> Visitor:
-        """The caller, who may buy; the request counts against its rate. Raises ApiError 401, 403 or 429."""
-        visitor = await identify(exchange.headers, self._keys, "buy")
+    async def admit(self, exchange: Exchange, action: Action = "buy") -> Visitor:
+        """The caller, who may do that; the request counts against its rate. Raises ApiError 401, 403 or 429."""
+        visitor = await identify(exchange.headers, self._keys, action)
         exchange.add_headers(self._limits.take(visitor.caller, trio.current_time()))
         return visitor
 

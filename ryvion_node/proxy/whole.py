@@ -12,7 +12,9 @@ from ryvion_node.proxy.answers import fingerprint_of, outcome_json, taken_json, 
 class WholeChoice:
     """Collects the pieces of a choice: a `ChoiceSink`."""
 
-    def __init__(self) -> None:
+    def __init__(self, about: dict[str, object]) -> None:
+        """`about`: what `ryvion` says besides who ran it."""
+        self._about = about
         self.pieces: list[Piece] = []
         self._placement: Placement | None = None
         self._outcome: Outcome | None = None
@@ -37,7 +39,7 @@ class WholeChoice:
     @property
     def ryvion(self) -> dict[str, object]:
         """Everything about its job."""
-        return taken_json(self.placement) | outcome_json(self.placement, self.outcome)
+        return taken_json(self.placement) | outcome_json(self.placement, self.outcome) | self._about
 
     async def placed(self, placement: Placement) -> None:
         """Note who answers."""

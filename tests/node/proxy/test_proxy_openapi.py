@@ -28,7 +28,8 @@ from ryvion_node.market.fake import FakeMarket, Script, calls, says
 from ryvion_node.market.interface import MarketError, Piece
 from ryvion_node.proxy.app import create_app
 from ryvion_node.proxy.metrics import Metrics
-from ryvion_node.proxy.openapi import EVENTS, OPERATIONS, description
+from ryvion_node.proxy.openapi import description
+from ryvion_node.proxy.openapi_operations import EVENTS, OPERATIONS
 from ryvion_node.proxy.requests import IGNORED, NOT_HONOURED, ChatRequest
 from ryvion_node.proxy.server import ProxyServer
 from ryvion_node.proxy.settings import Settings

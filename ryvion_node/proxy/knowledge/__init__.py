@@ -1,0 +1,1 @@
+"""Knowledge bases at the endpoint: kept, searched, and used in answers."""
