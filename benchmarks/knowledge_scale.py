@@ -26,6 +26,9 @@ MODEL = b"\x07" * 32
 VOCABULARY = 40_000
 DOCUMENT_CHARS = 400_000
 """About 580 passages, a book of 200 pages."""
+SENTENCES = 80_000
+"""Made in advance: drawing words one by one takes longer than indexing them."""
+SENTENCE_WORDS = 14
 QUERY_WORDS = 8
 """In a row out of a passage: frequent and rare ones as in a question."""
 
@@ -55,16 +58,18 @@ class Writer:
         syllables = [start + end for start in starts for end in ends]
         words = {"".join(self._random.choices(syllables, k=1 + number % 4)) for number in range(2 * VOCABULARY)}
         self._words = sorted(words, key=lambda word: (len(word), word))[:VOCABULARY]
-        self._weights = list(itertools.accumulate(1 / (rank + 2.7) for rank in range(len(self._words))))
+        weights = list(itertools.accumulate(1 / (rank + 2.7) for rank in range(len(self._words))))
+        picked = self._random.choices(self._words, cum_weights=weights, k=SENTENCES * SENTENCE_WORDS)
+        rows = zip(*[iter(picked)] * SENTENCE_WORDS, strict=True)
+        self._sentences = [f"{' '.join(row).capitalize()}. " for row in rows]
 
     def document(self, chars: int) -> str:
         """Markdown of about so many characters."""
         parts: list[str] = []
         length = 0
         while length < chars:
-            section = [f"## {' '.join(self._pick(4)).capitalize()}\n\n"]
-            section += [f"{' '.join(self._pick(14)).capitalize()}. " for _ in range(40)]
-            parts.append("".join(section) + "\n\n")
+            title, *sentences = self._random.choices(self._sentences, k=41)
+            parts.append(f"## {' '.join(title.split()[:4])}\n\n{''.join(sentences)}\n\n")
             length += len(parts[-1])
         return "".join(parts)
 
@@ -73,9 +78,6 @@ class Writer:
         words = text.split()
         first = self._random.randrange(max(1, len(words) - QUERY_WORDS))
         return " ".join(words[first : first + QUERY_WORDS])
-
-    def _pick(self, count: int) -> list[str]:
-        return self._random.choices(self._words, cum_weights=self._weights, k=count)
 
 
 class FreeEmbedder:

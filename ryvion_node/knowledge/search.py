@@ -40,7 +40,7 @@ from ryvion_node.knowledge.together import Recent, together
 from ryvion_node.knowledge.vectors import unpack
 
 _REMEMBERED_FROM: Final = 1_000
-"""Passages from which on a word's frequency is remembered: below, counting takes no time, and one document changes it."""
+"""Frequencies from which on they are remembered: below, counting takes no time, and one document changes them."""
 
 _LOOKED_AT: Final = 4
 """Times as many passages as are wanted: so many of them say the same at most."""
@@ -193,13 +193,12 @@ class Search:
         size = int(math.log(max(base.chunks, 1), 1.1))
 
         def look(word: str, count: Callable[[], int]) -> int:
-            if base.chunks < _REMEMBERED_FROM:
-                return count()
             key = (base.number, size, word)
             known = self._frequencies.get(key)
             if known is None:
                 known = count()
-                self._frequencies.put(key, known)
+                if known >= _REMEMBERED_FROM:
+                    self._frequencies.put(key, known)
             return known
 
         return look

@@ -17,8 +17,6 @@ from ryvion_protocol.constants import MAX_DIMENSIONS
 _FLOAT_BYTES: Final = 4
 _LENGTH_TOLERANCE: Final = 0.01
 """Engines of half precision are off by a thousandth."""
-_DIMENSIONS_STEP: Final = 8
-"""sqlite-vec reads so many numbers at once; every model in use has a multiple of it."""
 
 
 def unpack(vectors: Vectors, count: int, model: bytes | None = None, dimensions: int = 0) -> tuple[bytes, ...]:
@@ -28,8 +26,8 @@ def unpack(vectors: Vectors, count: int, model: bytes | None = None, dimensions:
     size = vectors.dimensions * _FLOAT_BYTES
     if len(vectors.model) != 32 or (model is not None and vectors.model != model):
         raise BadVectors("the vectors are of another model than was asked for")
-    if not 0 < vectors.dimensions <= MAX_DIMENSIONS or vectors.dimensions % _DIMENSIONS_STEP:
-        raise BadVectors(f"vectors of {vectors.dimensions} numbers cannot be kept; use a model with a multiple of 8")
+    if not 0 < vectors.dimensions <= MAX_DIMENSIONS:
+        raise BadVectors(f"vectors of {vectors.dimensions} numbers cannot be kept, at most {MAX_DIMENSIONS}")
     if dimensions and vectors.dimensions != dimensions:
         raise BadVectors(f"vectors of {vectors.dimensions} numbers came, but the model made {dimensions} before")
     if len(vectors.values) != size * count:

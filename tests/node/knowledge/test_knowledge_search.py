@@ -150,6 +150,34 @@ async def test_another_knowledge_base_is_not_searched(store: KnowledgeStore) -> 
     assert [passage.filename for passage in found.passages] == ["zinc.txt"]
 
 
+async def test_what_is_added_later_is_found_by_words_that_were_not_there(store: KnowledgeStore) -> None:
+    base = await filled(store)
+    embedder = WordEmbedder()
+    embedder.unavailable = "off"
+    search = Search(store, embedder)
+    assert (await search.search(base, "bismuth")).passages == ()
+    await store.add_document(base, b"bismuth costs ten", "bismuth.txt")
+    await ingest_all(store, embedder)
+    assert len((await search.search(base, "bismuth")).passages) == 1
+
+
+async def test_of_many_frequent_words_the_rarest_are_searched(
+    store: KnowledgeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = (await store.create_knowledge_base("b")).id
+    for number in range(12):
+        await store.add_document(base, f"tin {'lead' if number % 2 else ''} no{number}".encode(), f"{number}.txt")
+    await ingest_all(store, WordEmbedder())
+    monkeypatch.setattr(lookup, "MAX_POSTINGS", 7)
+    monkeypatch.setattr(search_module, "_REMEMBERED_FROM", 5)
+    for _ in range(2):
+        assert await names(store, base, "tin lead no4", limit=20) == [
+            "4.txt",
+            *(f"{number}.txt" for number in range(1, 12, 2)),
+        ]
+        assert len(await names(store, base, "tin", limit=20)) == 12
+
+
 async def test_a_slow_embedder_is_not_waited_for(store: KnowledgeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(WordEmbedder):
         async def embed(self, texts: Sequence[str], origin: Origin, model: bytes | None) -> Vectors:
