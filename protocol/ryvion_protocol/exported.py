@@ -2,7 +2,8 @@
 
 Pure: bytes in, findings out. A file holds one receipt object, a list of them, or `{"receipts": [...]}`. A receipt
 object has the RYV1 core (spec 02) and may have an `audit_envelope` beside it: the signed packet in base64, and its
-fields once more for people to read. What the endpoint's answers hold, `{"receipt": ..., "envelope": ...}`, is read too.
+fields once more for people to read. It may also have `passages` of the prompt, proved by that envelope. What the
+endpoint's answers hold, `{"receipt": ..., "envelope": ...}`, is read too.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import fields
+from typing import Any
 
 from ryvion_protocol.checks import billed_units
 from ryvion_protocol.errors import PayloadInvalid, ProtocolError
+from ryvion_protocol.findings import Finding, Verdict
 from ryvion_protocol.messages import CHAT, EMBEDDING, AuditEnvelope, Receipt, ToolCall
 from ryvion_protocol.packet import unpack
+from ryvion_protocol.passages import KEY, proved
 from ryvion_protocol.receipt import fields_of, receipt_from_json, receipt_to_json, verify_receipt
 from ryvion_protocol.transcript import result_payload
 
@@ -33,28 +36,6 @@ JsonObject = dict[str, object]
 
 class ReceiptFileUnreadable(ValueError):
     """The bytes are no exported receipt, so nothing can be said about them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at; `absent` means that the file does not say."""
-
-    name: str
-    outcome: Literal["passed", "failed", "absent"]
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Everything that was found about one receipt."""
-
-    job_id: str
-    cid: str
-    findings: tuple[Finding, ...]
-
-    @property
-    def valid(self) -> bool:
-        return all(finding.outcome != "failed" for finding in self.findings)
 
 
 def export_receipt(receipt: Receipt, envelope_packet: bytes | None) -> JsonObject:
@@ -76,6 +57,14 @@ def export_envelope(packet: bytes) -> JsonObject:
 def readable_envelope(envelope: AuditEnvelope) -> JsonObject:
     """The envelope's fields as JSON: bytes in hex, lists of them as lists."""
     return {field.name: _readable(getattr(envelope, field.name)) for field in fields(envelope)}
+
+
+def envelope_of(exported: Mapping[str, object]) -> AuditEnvelope | None:
+    """The envelope beside an exported receipt, if there is one that was signed; whether it is this receipt's,
+    `verify_exported` says.
+    """
+    envelope = _read_envelope(exported)
+    return envelope if isinstance(envelope, AuditEnvelope) else None
 
 
 def read_receipts(data: bytes) -> list[JsonObject]:
@@ -108,7 +97,10 @@ def verify_exported(exported: Mapping[str, object], answer: bytes | None = None)
         return Verdict(str(exported.get("job_id")), "", (Finding("fields", "failed", f"{exc}."),))
     findings = [Finding("fields", "passed", "The four fields are well-formed, and the cid is their SHA-256.")]
     findings.append(_signature(receipt))
-    findings.extend(_envelope(receipt, exported.get("audit_envelope")))
+    envelope = _read_envelope(exported)
+    findings.extend(_envelope(receipt, envelope, exported))
+    if KEY in exported:
+        findings.extend(proved(envelope if isinstance(envelope, AuditEnvelope) else None, exported[KEY]))
     findings.append(_answer(receipt, answer))
     return Verdict(receipt.job_id, fields_of(receipt).cid(), tuple(findings))
 
@@ -213,27 +205,32 @@ def _text(value: object) -> str:
     raise ValueError("not a text")
 
 
-def _envelope(receipt: Receipt, exported: object) -> Iterator[Finding]:
-    """The audit envelope: its own signature, and that it speaks of this very receipt."""
-    if exported is None:
-        yield Finding("envelope", "absent", "No audit envelope: model, place and times are not attested.")
-        return
-    match exported:
-        case {"packet": str(text), **rest}:
-            shown = rest.get("fields")
+def _read_envelope(exported: Mapping[str, object]) -> AuditEnvelope | Finding:
+    """The signed envelope, or why there is none."""
+    match exported.get("audit_envelope"):
+        case None:
+            return Finding("envelope", "absent", "No audit envelope: model, place and times are not attested.")
+        case {"packet": str(text)}:
+            pass
         case _:
-            yield Finding("envelope", "failed", "The audit envelope has no packet, the bytes that were signed.")
-            return
+            return Finding("envelope", "failed", "The audit envelope has no packet, the bytes that were signed.")
     try:
-        envelope = _open_envelope(base64.b64decode(text, validate=True))
+        return _open_envelope(base64.b64decode(text, validate=True))
     except (ProtocolError, binascii.Error, ValueError) as exc:
-        yield Finding("envelope", "failed", f"The audit envelope is not a signed one: {exc}.")
+        return Finding("envelope", "failed", f"The audit envelope is not a signed one: {exc}.")
+
+
+def _envelope(receipt: Receipt, envelope: AuditEnvelope | Finding, exported: Mapping[str, object]) -> Iterator[Finding]:
+    """The audit envelope: its own signature, and that it speaks of this very receipt."""
+    if isinstance(envelope, Finding):
+        yield envelope
         return
     yield Finding("envelope", "passed", f"Node {envelope.executor_key.hex()} signed the audit envelope.")
     yield _same_job(receipt, envelope)
     yield _same_units(receipt, envelope)
-    if shown is not None:
-        yield _shown_fields(envelope, shown)
+    match exported["audit_envelope"]:
+        case {"fields": shown} if shown is not None:
+            yield _shown_fields(envelope, shown)
 
 
 def _open_envelope(packet: bytes) -> AuditEnvelope:

@@ -17,7 +17,8 @@ from ryvion_node.paths import Paths, replace_private_file
 if TYPE_CHECKING:
     from ryvion_node.ledger.reader import LedgerView
     from ryvion_node.ledger.records import ReceiptDetail, ReceiptRecord
-    from ryvion_protocol.exported import JsonObject, Verdict
+    from ryvion_protocol.exported import JsonObject
+    from ryvion_protocol.findings import Verdict
 
 PAGE = 1000
 """What the ledger gives at once."""

@@ -55,7 +55,7 @@ def prepare_database(path: Path, migrations: Sequence[str] = MIGRATIONS) -> None
         refuse_too_open(path, path.stat())
         with contextlib.closing(apsw.Connection(str(path))) as db:
             db.set_busy_timeout(BUSY_TIMEOUT_MS)
-            version = _schema_version(db, path, len(migrations))
+            version = schema_version(db, path, len(migrations))
             if version == 0:
                 db.execute(f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL")
             db.execute("PRAGMA journal_mode = WAL")
@@ -141,7 +141,7 @@ def _alone(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _schema_version(db: apsw.Connection, path: Path, known: int) -> int:
+def schema_version(db: apsw.Connection, path: Path, known: int) -> int:
     """The file's schema number, 0 for a new one; raises KnowledgeCorrupt for another program's file, KnowledgeTooNew."""
     version = int(db.pragma("user_version"))
     empty = one(db, "SELECT count(*) FROM sqlite_schema")[0] == 0

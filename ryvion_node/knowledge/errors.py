@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ryvion_node.errors import EXIT_DATA, EXIT_TEMPORARY, EXIT_UNAVAILABLE, OperatorError
+from ryvion_node.errors import EXIT_DATA, EXIT_NO_INPUT, EXIT_TEMPORARY, EXIT_UNAVAILABLE, OperatorError
 
 
 class KnowledgeError(Exception):
@@ -47,6 +47,20 @@ class KnowledgeTooNew(OperatorError):
     """
 
     exit_code = EXIT_UNAVAILABLE
+
+
+class KnowledgeTooOld(OperatorError):
+    """The knowledge bases in {path} were written by an older version of the node (schema {found}, this one reads
+    {known}). Start the node once to bring them up to date: ryvion-node up --proxy
+    """
+
+    exit_code = EXIT_UNAVAILABLE
+
+
+class KnowledgeMissing(OperatorError):
+    """There are no knowledge bases at {path} yet. A node with an endpoint keeps them: ryvion-node up --proxy"""
+
+    exit_code = EXIT_NO_INPUT
 
 
 class KnowledgeCorrupt(OperatorError):

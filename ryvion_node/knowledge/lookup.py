@@ -157,6 +157,15 @@ def chunk_by_id(db: apsw.Connection, base: BaseIndex, chunk_id: str) -> FoundChu
     return next(iter(_found(db, "chunks", "chunks.id = ? AND documents.base = ?", key, base.number)), None)
 
 
+def chunks_by_hash(db: apsw.Connection, base: BaseIndex, hashes: Sequence[bytes]) -> list[FoundChunk]:
+    """The passages whose text has one of these SHA-256, in the order of the documents. Reads through all: for a person
+    who waits, not for a search.
+    """
+    wanted = json.dumps([digest.hex() for digest in hashes])
+    where = "documents.base = ? AND lower(hex(chunks.sha256)) IN (SELECT value FROM json_each(?))"
+    return sorted(_found(db, "chunks", where, base.number, wanted), key=lambda chunk: chunk.number)
+
+
 def passage(found: FoundChunk, knowledge_base: str, score: float = 0.0, similarity: float = 0.0) -> Passage:
     """As the interface shows it, without ranks."""
     return Passage(

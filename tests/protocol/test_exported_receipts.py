@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from ryvion_protocol.exported import (
     ReceiptFileUnreadable,
-    Verdict,
     export_receipt,
     read_receipts,
     verify_exported,
 )
+from ryvion_protocol.findings import Verdict
 from ryvion_protocol.messages import AuditEnvelope, Receipt, ToolCall
 from ryvion_protocol.packet import pack
 from ryvion_protocol.receipt import ReceiptFields, fields_of, issue_receipt
