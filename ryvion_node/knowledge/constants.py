@@ -111,6 +111,8 @@ EMBED_BATCH_TEXTS: Final = 256
 """Passages of one request to the embedding model; what is lost when the node ends in the middle."""
 EMBED_BATCH_BYTES: Final = 192 * 1024
 """The same in bytes: below the frame of an embedding job (256 KiB) with its headers."""
+EMBED_BATCH_S: Final = 600.0
+"""For one request: a large model on a processor makes one vector in two seconds."""
 EMBED_RETRY_FIRST_S: Final = 5.0
 EMBED_RETRY_MAX_S: Final = 600.0
 """Between tries while nobody makes vectors: doubled from the first to the last."""

@@ -18,6 +18,7 @@ import trio
 from ryvion_node.knowledge import progress
 from ryvion_node.knowledge.chunking import cut
 from ryvion_node.knowledge.constants import (
+    EMBED_BATCH_S,
     EMBED_RETRY_FIRST_S,
     EMBED_RETRY_MAX_S,
     INGEST_POLL_S,
@@ -159,11 +160,13 @@ class Ingest:
         switch = rest is not None and now_s - rest.began_s >= SWITCH_MODEL_AFTER_S
         try:
             texts = [text.text for text in waiting]
-            made = await self._vectors(base, texts, keys, None if switch else base.model)
-        except (EmbeddingUnavailable, BadVectors) as exc:
-            self._rest(base.number, str(exc))
-            log_event(log, "embedding_unavailable", level=logging.WARNING, reason=str(exc))
-            return _NO_VECTORS + str(exc)
+            with trio.fail_after(EMBED_BATCH_S):
+                made = await self._vectors(base, texts, keys, None if switch else base.model)
+        except (EmbeddingUnavailable, BadVectors, trio.TooSlowError) as exc:
+            reason = str(exc) or f"no answer within {EMBED_BATCH_S:.0f} s"
+            self._rest(base.number, reason)
+            log_event(log, "embedding_unavailable", level=logging.WARNING, reason=reason)
+            return _NO_VECTORS + reason
         self._resting.pop(base.number, None)
         model, dimensions, rows = made
         kept = MadeVectors(model, dimensions, tuple(zip(keys, rows, strict=True)))

@@ -254,6 +254,19 @@ async def test_bad_vectors_are_as_good_as_none(store: KnowledgeStore) -> None:
     assert (document.state, document.embedded) == ("ready", 0) and "not of length 1" in document.warnings[0]
 
 
+async def test_an_embedder_that_never_answers_is_given_up(store: KnowledgeStore, clock: MockClock) -> None:
+    class Silent(WordEmbedder):
+        async def embed(self, texts: Sequence[str], origin: Origin, model: bytes | None) -> Vectors:
+            clock.jump(601)
+            await trio.sleep_forever()
+            raise AssertionError
+
+    base = await base_with(store, "tin costs nine")
+    await ingest_all(store, Silent())
+    document = await only(store, base)
+    assert (document.state, document.embedded) == ("ready", 0) and "no answer within 600 s" in document.warnings[0]
+
+
 async def test_a_document_deleted_half_way_is_gone(store: KnowledgeStore) -> None:
     base = await base_with(store, "tin costs nine", "lead costs four")
     first, second = await store.documents(base)
