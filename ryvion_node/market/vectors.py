@@ -112,7 +112,9 @@ class MarketEmbedder:
         except OperatorError as exc:
             raise EmbeddingUnavailable(f"the API keys cannot be read: {exc}") from exc
         if key is None:
-            raise EmbeddingUnavailable(f"the API key {origin.key_id} that pays for them was revoked")
+            raise EmbeddingUnavailable(
+                f"the API key {origin.key_id} that pays for them was revoked; make another knowledge base with a key"
+            )
         return key
 
     @staticmethod

@@ -97,7 +97,11 @@ KNOWLEDGE: Final[dict[str, Schema]] = {
         ),
         **_METHOD,
     ),
-    "SearchMethod": object_schema("How the sources were found.", **_METHOD),
+    "SearchMethod": object_schema(
+        "How the sources were found.",
+        left_out=COUNT | {"description": "Passages that were found and did not fit the model's context."},
+        **_METHOD,
+    ),
     "Source": object_schema(
         "A passage that the answer was grounded in; `number` is the one it has in the prompt.",
         number=COUNT,

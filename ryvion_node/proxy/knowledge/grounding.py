@@ -72,11 +72,17 @@ class Grounding:
         return Ground(carrying, _about(base, found, passages))
 
     async def _fitting(self, order: ChatOrder, passages: tuple[Passage, ...]) -> tuple[Passage, ...]:
-        """As many of the best as leave room for an answer. The first stays: when it does not fit, the market says so."""
-        count = len(passages)
-        while count > 1 and not await self._market.fits(_carrying(order, passages[:count])):
-            count -= 1
-        return passages[:count]
+        """Those that leave room for an answer, the best first; one that is too long lets a shorter one in its place.
+
+        When none does, the best stays, and the market says what is in the way.
+        """
+        if not passages or await self._market.fits(_carrying(order, passages)):
+            return passages
+        chosen: tuple[Passage, ...] = ()
+        for passage in passages:
+            if await self._market.fits(_carrying(order, (*chosen, passage))):
+                chosen = (*chosen, passage)
+        return chosen or passages[:1]
 
 
 def _bound(order: ChatOrder, base: KnowledgeBase, caller: Caller) -> ChatOrder:
@@ -121,5 +127,9 @@ def _about(base: KnowledgeBase, found: Found, passages: Sequence[Passage]) -> di
     return {
         "knowledge_base": base.id,
         "sources": [source_json(number, passage) for number, passage in enumerate(passages, start=1)],
-        "search": {"method": found.method, "note": found.note},
+        "search": {
+            "method": found.method,
+            "note": found.note,
+            "left_out": len(found.passages) - len(passages),
+        },
     }

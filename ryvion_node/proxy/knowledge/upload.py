@@ -37,10 +37,16 @@ async def uploaded_files(exchange: Exchange) -> AsyncGenerator[UploadedFile, Non
         raise _too_large("The request", MAX_UPLOAD_BYTES)
     taken = 0
     while (piece := await exchange.piece()) is not None:
-        form.feed(piece)
-        while form.files:
+        problem: ApiError | None = None
+        try:
+            form.feed(piece)
+        except ApiError as error:
+            problem = error
+        while form.files:  # those before the one that is refused are taken, wherever the pieces were cut
             taken += 1
             yield form.files.popleft()
+        if problem is not None:
+            raise problem
     form.finish()
     if not taken:
         raise missing(FIELD)

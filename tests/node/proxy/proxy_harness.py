@@ -14,6 +14,7 @@ from ryvion_node.market.fake import FakeMarket, Script
 from ryvion_node.preferences import ANY_OFFER, KnowledgeAssurance, Preferences
 from ryvion_node.proxy.access import Keys
 from ryvion_node.proxy.idempotency import Progress
+from ryvion_node.proxy.knowledge.service import Knowledge
 from ryvion_node.proxy.receipts import StoredReceipt
 from ryvion_node.proxy.server import ProxyServer
 from ryvion_node.proxy.settings import Settings
@@ -209,11 +210,19 @@ async def serving(
     settings: Settings | None = None,
     keys: Keys | None = None,
     vault: Vault | None = None,
+    knowledge: Knowledge | None = None,
 ) -> AsyncIterator[Endpoint]:
     """An endpoint whose market follows `scripts`; stopped, and seen to end, when the context is left."""
     market = FakeMarket(scripts)
     receipts = FakeReceipts(market)
-    server = ProxyServer(market, keys or FakeKeys(), receipts, settings or Settings(port=0), vault or MemoryVault())
+    server = ProxyServer(
+        market,
+        keys or FakeKeys(),
+        receipts,
+        settings or Settings(port=0),
+        vault or MemoryVault(),
+        knowledge=knowledge,
+    )
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             url = await nursery.start(server.run)
