@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import secrets
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 import trio_asyncio
@@ -62,6 +63,10 @@ from ryvion_protocol.constants import MARKET_PROTOCOL
 from ryvion_protocol.messages import Hardware
 from ryvion_protocol.schema import NodeKey, as_label
 
+THREAD_SWITCH_S: Final = 0.001
+"""How long the ledger's thread waits for its turn while the event loop is busy: by default 5 ms, many times in each
+transaction, and every order waits for one."""
+
 
 class NothingToServe(OperatorError):
     """None of the models can be served, so there is nothing to sell. {reasons}"""
@@ -100,6 +105,7 @@ class Selling:
 
 def run_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeReady], None]) -> None:
     """Run a node until SIGINT or SIGTERM; raises OperatorError when it cannot start."""
+    sys.setswitchinterval(THREAD_SWITCH_S)
     configure_logging(config.log)
     make_private_folder(paths.home)
     try:
