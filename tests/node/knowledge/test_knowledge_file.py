@@ -18,6 +18,7 @@ from ryvion_node.knowledge.errors import (
     KnowledgeUnavailable,
 )
 from ryvion_node.knowledge.fake import WordEmbedder
+from ryvion_node.knowledge.records import DisclosedChunk, Disclosure
 from ryvion_node.knowledge.schema import MIGRATIONS
 from ryvion_node.knowledge.search import Search
 from ryvion_node.paths import TooOpen
@@ -94,6 +95,23 @@ def test_readers_cannot_write(made: Path) -> None:
 def test_every_table_is_strict(made: Path) -> None:
     tables = sql(made, "SELECT name, strict FROM pragma_table_list WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
     assert len(tables) == 7 and {strict for _, strict in tables} == {1}
+
+
+async def test_what_left_the_machine_can_be_neither_changed_nor_deleted(path: Path) -> None:
+    async with opened(path) as store:
+        chunk = DisclosedChunk("chk_" + "ab" * 12, "cd" * 32)
+        await store.record_disclosure(Disclosure("job", "", "kb_x", b"k" * 32, "DE", "embedding", 7, (chunk,)))
+    for statement in (
+        "DELETE FROM disclosures",
+        "DELETE FROM disclosed_chunks",
+        "UPDATE disclosures SET jurisdiction = 'FR'",
+        "UPDATE disclosed_chunks SET sha256 = zeroblob(32)",
+        "INSERT OR REPLACE INTO disclosures SELECT * FROM disclosures",
+    ):
+        db = connect(path, writing=True)
+        with pytest.raises(apsw.ConstraintError, match="what left the machine"):
+            db.execute(statement)
+        db.close()
 
 
 def test_a_newer_schema_is_refused_untouched(made: Path) -> None:
