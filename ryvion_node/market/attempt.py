@@ -101,6 +101,8 @@ class Attempt(Generic[P]):
         self._offered_ms = desk.clock_ms()
         self._first_piece_at: float | None = None
         self._finished: Packet | None = None
+        self._proof: list[Packet] = []
+        """Receipt and envelope, as far as they came."""
         self._evidence: list[Evidence] = []
         """What came besides text, for the ledger when the job breaks."""
 
@@ -179,10 +181,16 @@ class Attempt(Generic[P]):
         return piece
 
     async def settle(self) -> Outcome:
-        """Receive receipt and envelope, check them against what we saw, record the verdict, then send it."""
+        """Receive receipt and envelope, check them against what we saw, record the verdict, then send it.
+
+        Cancelled on the way, it goes on from there when it is called again: whoever leaves just now pays all the same.
+        """
         with _translated(SETTLE_TIMEOUT_S, "send the receipt"):
-            receipt = await self._receive()
-            envelope = await self._receive() if isinstance(receipt.message, Receipt) else receipt
+            if not self._proof:
+                self._proof.append(await self._receive())
+            if len(self._proof) == 1 and isinstance(self._proof[0].message, Receipt):
+                self._proof.append(await self._receive())
+        receipt, envelope = self._proof[0], self._proof[-1]
         finished = self._finished
         if not isinstance(receipt.message, Receipt) or not isinstance(envelope.message, AuditEnvelope):
             raise _unwanted(envelope.message)
@@ -256,8 +264,8 @@ class Attempt(Generic[P]):
             reason=first_failure(checks),
             checks=checks,
         )
-        await self._desk.ledger.settle_bought(settlement)
-        self._desk.tally.settled(settlement)
+        if await self._desk.ledger.settle_bought(settlement):
+            self._desk.tally.settled(settlement)
         try:
             await self._channel.send(acceptance)
         except (StreamBroken, ProtocolError):

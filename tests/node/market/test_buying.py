@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 
 import pytest
 import trio
 
-from ryvion_node.engine.fake import Script, fake_model
+from ryvion_node.engine.fake import FakeCounter, Script, fake_model
 from ryvion_node.engine.interface import EngineError, GenerationRequest, Sampling
 from ryvion_node.market.interface import MarketError, Piece
 from ryvion_node.p2p.interface import Stream
@@ -228,6 +229,29 @@ async def test_leaving_stops_the_executor_and_settles_what_was_delivered() -> No
         assert (ours.state, theirs.state) == ("accepted", "accepted")
         assert ours.completion_units == 1
         assert market.sellers[0].seller.free_slots("tiny") == 4
+
+
+async def test_whoever_leaves_while_the_answer_is_counted_pays_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = FakeCounter.count_texts
+
+    async def slowly(counter: FakeCounter, digest: bytes, texts: Sequence[str]) -> int:
+        await trio.sleep(1)
+        return await count(counter, digest, texts)
+
+    monkeypatch.setattr(FakeCounter, "count_texts", slowly)
+    async with marketplace(SellerPlan(1)) as market:
+        text = ""
+        with trio.move_on_after(0.5):
+            async with market.buyer.buy(order()) as job:
+                async for event in job.events():
+                    text += event.content if isinstance(event, Piece) else ""
+        assert text == ANSWER
+        await trio.sleep(2)
+        ours = await market.ledger.job(job.placement.job_id, "bought")
+        theirs = await market.sellers[0].ledger.job(job.placement.job_id, "sold")
+        assert ours is not None and theirs is not None
+        assert (ours.state, theirs.state) == ("accepted", "accepted")
+        assert ours.cost_microcredits == theirs.cost_microcredits > 0
 
 
 async def test_requester_killed_while_streaming_stops_generation_and_leaves_the_evidence() -> None:
