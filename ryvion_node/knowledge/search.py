@@ -102,10 +102,12 @@ class Search:
         """Both rankings side by side: words while the query's vector is made."""
         frequency = self._frequency(base)
 
+        def ask(db: apsw.Connection) -> list[tuple[int, float]]:
+            now = bases.get_index(db, base.id)  # it may be gone by now, and its index with it
+            return lookup.by_words(db, now, query, only, self._tuning, frequency)
+
         async def by_words() -> list[tuple[int, float]]:
-            return await self._connections.read(
-                lambda db: lookup.by_words(db, base, query, only, self._tuning, frequency)
-            )
+            return await self._connections.read(ask)
 
         async def by_vector() -> tuple[bytes | None, list[tuple[int, float]] | None, str]:
             vector, note = await self._query_vector(base, query, searcher)

@@ -178,6 +178,18 @@ async def test_of_many_frequent_words_the_rarest_are_searched(
         assert len(await names(store, base, "tin", limit=20)) == 12
 
 
+async def test_a_knowledge_base_that_is_deleted_meanwhile_is_unknown(store: KnowledgeStore) -> None:
+    base = await filled(store)
+
+    class Deleting(WordEmbedder):
+        async def embed(self, texts: Sequence[str], origin: Origin, model: bytes | None) -> Vectors:
+            await store.delete_knowledge_base(base)
+            return await super().embed(texts, origin, model)
+
+    with pytest.raises(KnowledgeBaseUnknown):
+        await Search(store, Deleting()).search(base, "tin")
+
+
 async def test_a_slow_embedder_is_not_waited_for(store: KnowledgeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(WordEmbedder):
         async def embed(self, texts: Sequence[str], origin: Origin, model: bytes | None) -> Vectors:
