@@ -101,3 +101,16 @@ def test_what_is_not_understood_is_said_with_the_option(
     refused = run(*command, *flags)
     assert refused.exit_code == 2
     assert said in refused.stderr
+
+
+def test_a_key_says_which_nodes_get_passages(run: Run, home: Path) -> None:
+    store = KeyStore(home / "keys.json")
+    run("keys", "create", "careful", "--knowledge-assurance", "never")
+    (made,) = store.list_keys()
+    assert made.knowledge_assurance == "never"
+    assert f"{made.id} sends passages of knowledge bases to nodes: never" in run("keys", "list").stdout
+    run("keys", "set", made.id, "--knowledge-assurance", "signed")
+    assert store.list_keys()[0].knowledge_assurance == "signed"
+    assert "passages" not in run("keys", "list").stdout
+    (listed,) = json.loads(run("keys", "list", "--json").stdout)["keys"]
+    assert listed["knowledge_assurance"] == "signed"

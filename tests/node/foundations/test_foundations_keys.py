@@ -19,6 +19,7 @@ from ryvion_node.keys import (
     MAX_LIMIT,
     NEW_KEY_LIMITS,
     NO_BUDGETS,
+    OWNER,
     SCOPES,
     ApiKey,
     KeyLimits,
@@ -268,6 +269,8 @@ def damaged(**changes: object) -> str:
         damaged(preferences={"allow": ["ab" * 31]}),
         damaged(preferences={"digest": "é" * 64}),
         damaged(preferences={"min_assurance": "trusted"}),
+        damaged(knowledge_assurance="sometimes"),
+        damaged(knowledge_assurance=None),
     ],
 )
 def test_a_damaged_file_is_refused_and_kept(store: KeyStore, path: Path, content: str) -> None:
@@ -287,6 +290,21 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
     path.write_bytes(content)
     with pytest.raises(KeysCorrupt):
         KeyStore(path).list_keys()
+
+
+def test_whom_a_key_sends_passages_to_is_kept_and_changed(store: KeyStore, path: Path) -> None:
+    key, token = store.create("laptop", "buyer", knowledge_assurance="never")
+    assert KeyStore(path).authenticate(token) == key
+    assert store.change(key.id, {"budget_day": 5}).knowledge_assurance == "never"
+    changed = store.change(key.id, {}, knowledge_assurance="count-checked")
+    assert (changed.knowledge_assurance, changed.limits.budget_day) == ("count-checked", 5)
+    assert KeyStore(path).find(key.id) == changed
+
+
+def test_the_owner_is_found_without_being_in_the_file(store: KeyStore) -> None:
+    assert store.find("control") == OWNER
+    assert store.find("key-00000000") is None
+    assert store.list_keys() == ()
 
 
 def test_the_endpoint_knows_every_scope() -> None:
