@@ -6,6 +6,8 @@ from typing import Any
 
 _COLUMNS = ("streams", "path", "first token, ms", "added, ms", "requests/s", "CPU ms a request")
 
+_RATIOS = ("streams", "added to the first token, ours / LiteLLM", "requests/s, ours / LiteLLM", "straight / LiteLLM")
+
 
 def table(results: dict[str, Any]) -> str:
     """Markdown that is read as plain text too."""
@@ -14,9 +16,10 @@ def table(results: dict[str, Any]) -> str:
         for name, way in ways.items():
             figures = [way["ttft_ms"], way.get("ttft_added_ms", ""), way["rps"], way["cpu_ms"] or ""]
             lines.append(f"| {' | '.join(map(str, [streams, name, *figures]))} |")
-    lines += ["", "| streams | added first-token time, ours / LiteLLM | requests/s, ours / LiteLLM |", "|---|---|---|"]
+    lines += ["", f"| {' | '.join(_RATIOS)} |", "|---" * len(_RATIOS) + "|"]
     for streams in results["details"]:
-        lines.append(f"| {streams} | {results[f'ttft_ratio_{streams}']} | {results[f'rps_ratio_{streams}']} |")
+        ratios = [results[f"{name}_{streams}"] for name in ("ttft_ratio", "rps_ratio", "rps_limit")]
+        lines.append(f"| {' | '.join(map(str, [streams, *ratios]))} |")
     lines.append("")
     lines.append(f"Other programs took {results['busy_elsewhere']:.0%} of the processors meanwhile.")
     return "\n".join(lines)
