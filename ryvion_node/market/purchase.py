@@ -30,7 +30,7 @@ from ryvion_node.market.interface import (
 )
 from ryvion_node.market.purse import Cap, Purse, books_closed
 from ryvion_node.market.terms import Randomness, Terms, draw_up
-from ryvion_node.market.wanted import needed_features
+from ryvion_node.market.wanted import needed_features, wants_grammar
 from ryvion_node.p2p.peer_id import peer_id_of
 from ryvion_protocol.errors import ProtocolError
 
@@ -40,6 +40,8 @@ _FAULTS_OF_THE_REQUEST = ("context_overflow", "template_failed", "grammar_invali
 """What an honest executor says of an order that its model cannot take."""
 _HOPELESS = ("grammar_invalid",)
 """And what the next one would say as well."""
+_UNTRUE = "untrue"
+"""What that counts as when nothing was asked for that needs a grammar: else a word would turn every order away."""
 _LATER: Final[dict[str, MarketErrorCode]] = {"busy": "no_capacity", "rate_limited": "rate_limited"}
 """What an executor says that could take the order at another time -> what the caller is told."""
 
@@ -96,8 +98,7 @@ class Purchase(Generic[P]):
             except LedgerError as exc:
                 raise books_closed(exc) from exc
             except AttemptFailed as exc:
-                await self._give_up(attempt, exc)
-                if exc.code in _HOPELESS:
+                if await self._give_up(attempt, exc) in _HOPELESS:
                     raise self._broken() from exc
                 continue
             self._placement = self._placed(attempt, live)
@@ -138,10 +139,10 @@ class Purchase(Generic[P]):
             raise books_closed(exc) from exc
         except AttemptFailed as exc:
             self._ready.clear()
-            await self._give_up(attempt, exc)
+            code = await self._give_up(attempt, exc)
             # Vectors are shown when all are there. Those of a job without a receipt are thrown away, and not paid for.
             shown = delivered and not isinstance(self._order, EmbeddingOrder)
-            if shown or exc.code in _HOPELESS:
+            if shown or code in _HOPELESS:
                 raise self._broken(after_text=shown) from exc
             await self.place()
             return
@@ -180,9 +181,12 @@ class Purchase(Generic[P]):
         message = f"nothing was sent, since this node cannot record what leaves it: {problem}"
         raise MarketError("no_capacity", message, NOT_RECORDED_RETRY_MS) from problem
 
-    async def _give_up(self, attempt: Attempt[P], failure: AttemptFailed) -> None:
+    async def _give_up(self, attempt: Attempt[P], failure: AttemptFailed) -> str:
+        """Close the attempt's books; returns the code that its failure counts as."""
         key = attempt.bid.eligible.key
         self._attempt = None
+        if failure.code in _HOPELESS and not wants_grammar(self._order):
+            failure = AttemptFailed(f"it says what cannot be so, {failure}", code=_UNTRUE)
         self._failure = failure
         self._auction.lost(key, str(failure), failure.retry_after_ms)
         self._floor.desk.tally.broke(failure.code)
@@ -194,6 +198,7 @@ class Purchase(Generic[P]):
             await attempt.record_failure(failure.code, str(failure))
         except LedgerError as exc:
             raise books_closed(exc) from exc
+        return failure.code
 
     async def _explained(self, refused: MarketError) -> MarketError:
         """That nobody is cheap enough is the key's matter when its allowance set the limit."""
@@ -207,7 +212,7 @@ class Purchase(Generic[P]):
         if failure is None:
             return MarketError("no_capacity", "no executor took the job", retry_after_ms=DEFAULT_RETRY_MS)
         said = str(failure)
-        if failure.code == "context_overflow":
+        if failure.code == "context_overflow" and not after_text:
             return MarketError("context_length_exceeded", f"the executor says {said}")
         if failure.code == "grammar_invalid":
             return MarketError("grammar_invalid", f"the answer cannot be held to what was asked: {said}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ryvion_node.market.constants import EXPECTED_COMPLETION_TOKENS
-from ryvion_node.market.interface import ChatOrder, EmbeddingOrder, Order
+from ryvion_node.market.interface import ANY_TEXT, NO_TOOLS, ChatOrder, EmbeddingOrder, Order
 from ryvion_protocol import features
 from ryvion_protocol.agreement import NO_SAMPLING
 from ryvion_protocol.merkle import merkle_root
@@ -17,6 +17,11 @@ def needed_features(order: Order) -> tuple[str, ...]:
         return order.features
     follow = features.needed_features(sampling_of(order, 0), job_request(order, bytes(16)))
     return tuple(sorted({*follow, *order.features}))
+
+
+def wants_grammar(order: Order) -> bool:
+    """May an executor have to hold the answer, or calls in it, to a grammar?"""
+    return isinstance(order, ChatOrder) and (order.output != ANY_TEXT or order.tools != NO_TOOLS)
 
 
 def most_completion(order: Order) -> int | None:

@@ -278,16 +278,32 @@ async def test_a_seller_refuses_a_job_that_needs_more_than_it_was_asked_for(feat
 async def test_only_a_bad_grammar_is_not_tried_elsewhere(code: engine.EngineErrorCode, told: str | None) -> None:
     refuses = Script(error=engine.EngineError(code, "not like this"))
     plans = (SellerPlan(1, price_out=1, script=lambda r: refuses), SellerPlan(2))
+    wanted = order(tools=TOOLS)
     async with marketplace(*plans, quote_peers=1) as market:
         if told is None:
-            assert (await buy(market)).text
+            assert (await buy(market, wanted)).text
         else:
             with pytest.raises(MarketError, match="not like this") as caught:
-                await buy(market)
+                await buy(market, wanted)
             assert caught.value.code == told
             assert market.sellers[1].engine.requests == []
         route = await market.buyer.route(order())
         assert route.winner == market.sellers[0].identity.public_key  # it is not held against the seller
+
+
+async def test_a_bad_grammar_is_not_believed_where_none_was_asked_for() -> None:
+    """Else one cheap seller could turn every order away by a word."""
+    refuses = Script(error=engine.EngineError("grammar_invalid", "not like this"))
+    async with marketplace(
+        SellerPlan(1, price_out=1, script=lambda r: refuses), SellerPlan(2), quote_peers=1
+    ) as market:
+        assert (await buy(market)).text
+        route = await market.buyer.route(order())
+        assert route.winner == market.sellers[1].identity.public_key
+    async with marketplace(SellerPlan(1, script=lambda r: refuses)) as market:
+        with pytest.raises(MarketError, match="cannot be so") as caught:
+            await buy(market)
+        assert caught.value.code == "node_failed"
 
 
 @pytest.mark.parametrize(("code", "told"), [("unsupported", "unsupported"), ("template_failed", "prompt_refused")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ryvion_node.engine.fake import Script, fake_model
-from ryvion_node.engine.interface import EngineError
+from ryvion_node.engine.interface import EngineError, EngineErrorCode
 from ryvion_node.engine.scripted import Vanished
 from ryvion_node.executor import job
 from ryvion_node.executor.constants import BUSY_RETRY_MS
@@ -48,8 +48,9 @@ async def test_no_word_of_an_executor_makes_clients_come_again_at_once(monkeypat
         assert caught.value.retry_after_ms == MIN_RETRY_MS
 
 
-async def test_no_room_in_the_middle_of_an_answer_is_a_failure() -> None:
-    broken = Script("one two", token_s=0.1, linger_s=1.0, error=EngineError("busy", "not any more"))
+@pytest.mark.parametrize("said", ["busy", "context_overflow", "template_failed", "unsupported"])
+async def test_what_explains_a_refusal_is_a_failure_in_the_middle_of_an_answer(said: EngineErrorCode) -> None:
+    broken = Script("one two", token_s=0.1, linger_s=1.0, error=EngineError(said, "not any more"))
     async with marketplace(SellerPlan(1, script=lambda _: broken)) as market:
         with pytest.raises(MarketError) as caught:
             await buy(market)
