@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from ryvion_node.knowledge.interface import EmbeddingRefused, EmbeddingUnavailable, Origin, Vectors
+from ryvion_node.knowledge.interface import EmbeddingModelAway, EmbeddingRefused, EmbeddingUnavailable, Origin, Vectors
 from ryvion_node.knowledge.vectors import packed
 
 
@@ -30,8 +30,10 @@ class WordEmbedder:
         """Of the same."""
 
     async def embed(self, texts: Sequence[str], origin: Origin, model: bytes | None) -> Vectors:
-        if self.unavailable or model not in (None, self.model):
-            raise EmbeddingUnavailable(self.unavailable or "nobody offers that model")
+        if self.unavailable:
+            raise EmbeddingUnavailable(self.unavailable)
+        if model not in (None, self.model):
+            raise EmbeddingModelAway("nobody offers that model")
         if self.longest_chars is not None and any(len(text) > self.longest_chars for text in texts):
             raise EmbeddingRefused(f"a text has more than {self.longest_chars} characters")
         self.asked.append((tuple(texts), origin.jurisdictions, model))

@@ -32,6 +32,7 @@ from ryvion_node.knowledge.interface import (
     Chunk,
     DocumentText,
     Embedder,
+    EmbeddingModelAway,
     EmbeddingRefused,
     EmbeddingUnavailable,
     Origin,
@@ -57,7 +58,8 @@ _NO_VECTORS: Final = "found by words alone until a model makes its vectors: "
 class _Rest:
     """A knowledge base for which nobody makes vectors now."""
 
-    began_s: float
+    away_since_s: float | None
+    """Since when nobody has its model; None when something else is in the way, such as what its key may spend."""
     until_s: float
     delay_s: float
     reason: str
@@ -157,14 +159,13 @@ class Ingest:
         if rest is not None and rest.until_s > now_s:
             return _NO_VECTORS + rest.reason
         keys = [text.key for text in waiting]
-        switch = rest is not None and now_s - rest.began_s >= SWITCH_MODEL_AFTER_S
         try:
             texts = [text.text for text in waiting]
             with trio.fail_after(EMBED_BATCH_S):
-                made = await self._vectors(base, texts, keys, None if switch else base.model)
+                made = await self._made(base, texts, keys)
         except (EmbeddingUnavailable, BadVectors, trio.TooSlowError) as exc:
             reason = str(exc) or f"no answer within {EMBED_BATCH_S:.0f} s"
-            self._rest(base.number, reason)
+            self._rest(base.number, reason, away=isinstance(exc, EmbeddingModelAway))
             log_event(log, "embedding_unavailable", level=logging.WARNING, reason=reason)
             return _NO_VECTORS + reason
         self._resting.pop(base.number, None)
@@ -172,6 +173,17 @@ class Ingest:
         kept = MadeVectors(model, dimensions, tuple(zip(keys, rows, strict=True)))
         await self._connections.write(lambda db: progress.keep_vectors(db, work, kept))
         return None
+
+    async def _made(self, base: BaseIndex, texts: list[str], keys: list[bytes]) -> tuple[bytes, int, tuple[bytes, ...]]:
+        """As `_vectors`, by the base's own model; by any other when nobody has had that for long."""
+        rest = self._resting.get(base.number)
+        away_since_s = None if rest is None else rest.away_since_s
+        try:
+            return await self._vectors(base, texts, keys, base.model)
+        except EmbeddingModelAway:
+            if away_since_s is None or trio.current_time() - away_since_s < SWITCH_MODEL_AFTER_S:
+                raise
+            return await self._vectors(base, texts, keys, None)
 
     async def _vectors(
         self, base: BaseIndex, texts: list[str], keys: list[bytes], model: bytes | None
@@ -192,13 +204,14 @@ class Ingest:
         dimensions = base.dimensions if vectors.model == base.model else 0
         return vectors.model, vectors.dimensions, unpack(vectors, len(texts), model, dimensions)
 
-    def _rest(self, base: int, reason: str) -> None:
+    def _rest(self, base: int, reason: str, *, away: bool) -> None:
         """Try again later, and later each time."""
         now_s = trio.current_time()
         before = self._resting.get(base)
         delay_s = EMBED_RETRY_FIRST_S if before is None else min(before.delay_s * 2, EMBED_RETRY_MAX_S)
-        began_s = now_s if before is None else before.began_s
-        self._resting[base] = _Rest(began_s, now_s + delay_s, delay_s, reason)
+        away_before_s = None if before is None else before.away_since_s
+        away_since_s = (now_s if away_before_s is None else away_before_s) if away else None
+        self._resting[base] = _Rest(away_since_s, now_s + delay_s, delay_s, reason)
 
     @contextlib.asynccontextmanager
     async def _only_one(self) -> AsyncIterator[None]:

@@ -172,6 +172,10 @@ class EmbeddingUnavailable(Exception):
     """Nobody makes vectors now; the message says why. Searches go by words alone meanwhile."""
 
 
+class EmbeddingModelAway(EmbeddingUnavailable):
+    """Nobody has the model that was asked for; others there may be."""
+
+
 class EmbeddingRefused(Exception):
     """The model takes one of these texts not at all, because it is too long for it; the message says so."""
 
@@ -181,6 +185,6 @@ class Embedder(Protocol):
 
     async def embed(self, texts: Sequence[str], origin: Origin, model: bytes | None) -> Vectors:
         """Vectors of 1 .. 2,048 texts, made by the rules of their origin, and by the model of that digest when one is
-        given. Raises EmbeddingUnavailable, EmbeddingRefused.
+        given. Raises EmbeddingUnavailable, EmbeddingModelAway, EmbeddingRefused.
         """
         ...

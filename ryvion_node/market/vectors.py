@@ -16,7 +16,14 @@ from ryvion_node.errors import OperatorError
 from ryvion_node.jurisdictions import common
 from ryvion_node.keys import ApiKey
 from ryvion_node.knowledge.errors import KnowledgeError
-from ryvion_node.knowledge.interface import Embedder, EmbeddingRefused, EmbeddingUnavailable, Origin, Vectors
+from ryvion_node.knowledge.interface import (
+    Embedder,
+    EmbeddingModelAway,
+    EmbeddingRefused,
+    EmbeddingUnavailable,
+    Origin,
+    Vectors,
+)
 from ryvion_node.knowledge.records import DisclosedChunk, Disclosure
 from ryvion_node.market.collecting import Embedded, collect
 from ryvion_node.market.interface import (
@@ -147,7 +154,8 @@ class MarketEmbedder:
                     price[model.name, model.digest] = min(model.price_in, price.get((model.name, model.digest), 2**63))
         if not nodes:
             where = f" in {', '.join(places)}" if places else ""
-            raise EmbeddingUnavailable(f"no node{where} offers {self._wanted(digest)} now")
+            problem = f"no node{where} offers {self._wanted(digest)} now"
+            raise EmbeddingUnavailable(problem) if digest is None else EmbeddingModelAway(problem)
         return min(nodes, key=lambda one: (-nodes[one], price[one], one))
 
     def _wanted(self, digest: bytes | None) -> str:

@@ -205,6 +205,33 @@ async def test_vectors_of_another_model_are_never_mixed_in(
     assert await store.connections.read(models) == {new.model}
 
 
+async def test_a_key_that_cannot_pay_is_no_reason_to_take_another_model(
+    store: KnowledgeStore, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "SWITCH_MODEL_AFTER_S", 100.0)
+
+    class Choosing(WordEmbedder):
+        async def embed(self, texts: Sequence[str], origin: Origin, model: bytes | None) -> Vectors:
+            if model is None:
+                self.model = b"\2" * 32
+            return await super().embed(texts, origin, model)
+
+    base = await base_with(store, "tin costs nine")
+    embedder = WordEmbedder()
+    await ingest_all(store, embedder)
+    await store.add_document(base, b"lead costs four", "lead.txt")
+    choosing = Choosing()
+    choosing.unavailable = "the budget is spent"
+    ingest = await ingest_all(store, choosing)
+    clock.jump(1_000)
+    await ingest_more(ingest)
+    choosing.unavailable = ""
+    clock.jump(1_000)
+    await ingest_more(ingest)
+    assert [one.embedded for one in await store.documents(base)] == [1, 1]
+    assert choosing.model == embedder.model
+
+
 async def test_vectors_can_be_made_anew_on_demand(store: KnowledgeStore) -> None:
     base = await base_with(store, "tin costs nine")
     await ingest_all(store, WordEmbedder())
