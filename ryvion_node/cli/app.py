@@ -25,6 +25,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "route": Subcommand("ryvion_node.cli.route:route", "Explain which node would run a job, without running it."),
     "receipts": Subcommand("ryvion_node.cli.receipts:receipts", "List, show, export and verify signed receipts."),
     "keys": Subcommand("ryvion_node.cli.keys:keys", "Create, list and revoke keys for the local endpoint."),
+    "kb": Subcommand("ryvion_node.cli.kb.command:kb", "Fill and search knowledge bases, and see what left."),
     "models": Subcommand("ryvion_node.cli.models.command:models", "List, fetch, add, check and remove models."),
     "bench": Subcommand("ryvion_node.cli.bench:bench", "Measure how fast this machine serves its models."),
     "locate": Subcommand("ryvion_node.cli.locate:locate", "Say where this node keeps its things."),
@@ -38,6 +39,7 @@ First steps:
   ryvion-node up --proxy                 buy: endpoint on http://127.0.0.1:7986/v1
   ryvion-node up --serve ryvion-tiny --jurisdiction DE --price-out 0.20
                                          sell: other nodes send you jobs
+  ryvion-node kb create notes            answers from your own documents
 
 Results go to stdout and diagnostics to stderr; most commands take --json.
 """

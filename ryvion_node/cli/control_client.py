@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -15,6 +17,10 @@ ANSWER_LIMIT_BYTES = 16 * 1024 * 1024
 """A full book of offers is a few MB; more is not an answer of ours."""
 TIMEOUT_S = 15.0
 """A quote round takes well under a second; a busy machine gets the rest."""
+DISK_TIMEOUT_S = 120.0
+"""For what the node writes or deletes on disk, where another program may hold the file for 30 s."""
+PIECE_BYTES = 64 * 1024
+"""Of a file, sent at once."""
 
 
 class NodeNotRunning(OperatorError):
@@ -42,6 +48,8 @@ class ControlFileBroken(OperatorError):
 class NodeRefused(OperatorError):
     """{message}"""
 
+    # `facts` has the HTTP `status` and the `code` of the error object besides.
+
     exit_code = EXIT_UNAVAILABLE
 
 
@@ -68,19 +76,57 @@ def read_control_address(paths: Paths) -> ControlAddress:
     raise ControlFileBroken(path=path)
 
 
-def call_node(paths: Paths, method: str, path: str, body: Mapping[str, object] | None = None) -> object:
-    """One request to the running node; returns the decoded answer, raises OperatorError otherwise.
+def call_node(
+    paths: Paths, method: str, path: str, body: Mapping[str, object] | None = None, timeout_s: float = TIMEOUT_S
+) -> object:
+    """One request to the running node; returns the decoded answer, raises OperatorError otherwise."""
+    data = None if body is None else json.dumps(body).encode()
+    return _exchange(paths, method, path, data, {"Content-Type": "application/json"}, timeout_s)
 
-    Plain http.client: it starts fast and never asks a proxy.
+
+def send_file(paths: Paths, path: str, filename: str, data: bytes, on_sent: Callable[[int], None]) -> object:
+    """POST a file as multipart/form-data (RFC 7578); `on_sent` gets the number of bytes of each piece.
+
+    Raises as `call_node` does.
     """
+    boundary = secrets.token_hex(16)
+    label = "".join(char if char.isprintable() else " " for char in filename)
+    label = label.replace("\\", "\\\\").replace('"', '\\"')
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{label}"\r\n\r\n'.encode()
+    tail = f"\r\n--{boundary}--\r\n".encode()
+
+    def pieces() -> Iterator[bytes]:
+        yield head
+        for start in range(0, len(data), PIECE_BYTES):
+            piece = data[start : start + PIECE_BYTES]
+            yield piece
+            on_sent(len(piece))
+        yield tail
+
+    headers = {
+        "Content-Type": f"multipart/form-data; boundary={boundary}",
+        "Content-Length": str(len(head) + len(data) + len(tail)),
+    }
+    return _exchange(paths, "POST", path, pieces(), headers, DISK_TIMEOUT_S)
+
+
+def _exchange(
+    paths: Paths,
+    method: str,
+    path: str,
+    body: bytes | Iterator[bytes] | None,
+    headers: Mapping[str, str],
+    timeout_s: float,
+) -> object:
+    """Plain http.client: it starts fast and never asks a proxy."""
     address = read_control_address(paths)
     host = urlsplit(address.url)
-    connection = http.client.HTTPConnection(host.hostname or "127.0.0.1", host.port, timeout=TIMEOUT_S)
-    headers = {"Authorization": f"Bearer {address.token}", "Content-Type": "application/json"}
+    connection = http.client.HTTPConnection(host.hostname or "127.0.0.1", host.port, timeout=timeout_s)
     try:
-        connection.request(
-            method, host.path.rstrip("/") + path, json.dumps(body) if body is not None else None, headers
-        )
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused before all was sent: it says why
+            connection.request(
+                method, host.path.rstrip("/") + path, body, {**headers, "Authorization": f"Bearer {address.token}"}
+            )
         response = connection.getresponse()
         status, data = response.status, response.read(ANSWER_LIMIT_BYTES)
         answer: object = json.loads(data)
@@ -89,12 +135,13 @@ def call_node(paths: Paths, method: str, path: str, body: Mapping[str, object] |
     finally:
         connection.close()
     if status >= 400:
-        raise NodeRefused(message=_error_message(answer, status))
+        message, code = _error_of(answer, status)
+        raise NodeRefused(message=message, status=status, code=code)
     return answer
 
 
-def _error_message(answer: object, status: int) -> str:
+def _error_of(answer: object, status: int) -> tuple[str, str]:
     match answer:
-        case {"error": {"message": str(message)}}:
-            return message
-    return f"the node answered with HTTP status {status}"
+        case {"error": {"message": str(message), **rest}}:
+            return message, str(rest.get("code"))
+    return f"the node answered with HTTP status {status}", ""

@@ -10,7 +10,7 @@ import apsw
 
 from ryvion_node.knowledge import bases, disclosures, lookup
 from ryvion_node.knowledge.database import connect, operator_errors, schema_version
-from ryvion_node.knowledge.errors import KnowledgeMissing, KnowledgeTooOld
+from ryvion_node.knowledge.errors import KnowledgeBaseUnknown, KnowledgeMissing, KnowledgeTooOld
 from ryvion_node.knowledge.interface import KnowledgeBase, Passage
 from ryvion_node.knowledge.records import Disclosure
 from ryvion_node.knowledge.schema import MIGRATIONS
@@ -45,11 +45,17 @@ class KnowledgeView:
 
     def passage(self, chunk_id: str) -> Passage | None:
         """In whichever knowledge base it is."""
-        for base in self.knowledge_bases():
-            found = lookup.chunk_by_id(self._db, bases.get_index(self._db, base.id), chunk_id)
-            if found is not None:
-                return lookup.passage(found, base.id)
-        return None
+        found = (self.passages(base.id, (chunk_id,)) for base in self.knowledge_bases())
+        return next((passages[0] for passages in found if passages), None)
+
+    def passages(self, knowledge_base: str, chunk_ids: Sequence[str]) -> tuple[Passage, ...]:
+        """Those that are there; none of a knowledge base that was deleted."""
+        try:
+            base = bases.get_index(self._db, knowledge_base)
+        except KnowledgeBaseUnknown:
+            return ()
+        found = [lookup.chunk_by_id(self._db, base, chunk_id) for chunk_id in chunk_ids]
+        return tuple(lookup.passage(chunk, knowledge_base) for chunk in found if chunk is not None)
 
     def disclosures(
         self,

@@ -1,0 +1,1 @@
+"""`ryvion-node kb`: knowledge bases of the node that runs here."""
