@@ -61,7 +61,7 @@ def create_app(
         Route("/v1/models", models, methods=["GET"]),
         Route("/v1/models/{model:path}", models, methods=["GET"]),
         Route("/api/v1/offers", OffersView(market, keys), methods=["GET"]),
-        Route("/api/v1/route", RouteView(market, till), methods=["POST"]),
+        Route("/api/v1/route", RouteView(market, till, settings.aliases), methods=["POST"]),
         Route("/api/v1/receipts", stored, methods=["GET"]),
         Route("/api/v1/receipts/{cid}", stored, methods=["GET"]),
         Route("/api/v1/jobs/{job_id}/route", JobRoute(market, keys), methods=["GET"]),

@@ -70,7 +70,7 @@ def embedding_order(
     return EmbeddingOrder(
         model=request.model,
         texts=request.texts,
-        jurisdictions=jurisdictions_of(as_tuple(request.jurisdiction), allowed),
+        jurisdictions=jurisdictions_of(request.jurisdiction, allowed),
         max_price=preferences.max_price,
         preferences=preferences,
         account=account,

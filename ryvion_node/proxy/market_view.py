@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -63,9 +64,10 @@ class OffersView:
 class RouteView:
     """POST /api/v1/route: hold the quote round for a short prompt, and explain; nothing runs, nothing is spent."""
 
-    def __init__(self, market: Market, till: Till) -> None:
+    def __init__(self, market: Market, till: Till, aliases: Mapping[str, str]) -> None:
         self._market = market
         self._till = till
+        self._aliases = aliases
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
@@ -73,14 +75,12 @@ class RouteView:
         caller = (await self._till.admit(exchange)).caller
         wanted = _parse(await exchange.body(MAX_ROUTE_BODY_BYTES))
         check_model_name(wanted.model)
-        asked = (wanted.jurisdiction,) if wanted.jurisdiction else ()
-        jurisdictions = jurisdictions_of(asked, caller.jurisdictions)
+        jurisdictions = jurisdictions_of(wanted.jurisdiction, caller.jurisdictions)
         preferences = preferences_of(wanted.ryvion, caller.preferences)
         features = tuple(sorted(set(wanted.features or ())))
         account = Account(caller.id, allowance=caller.limits.allowance)
-        offered = {
-            model.kind for offer in self._market.offers() for model in offer.models if model.name == wanted.model
-        }
+        meant = self._aliases.get(wanted.model, wanted.model)
+        offered = {model.kind for offer in self._market.offers() for model in offer.models if model.name == meant}
         order: Order
         if offered == {EMBEDDING}:
             order = EmbeddingOrder(

@@ -15,6 +15,7 @@ from ryvion_node.proxy.constants import MAX_PROMPT_BYTES
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.messages import chat_message, check_tool_turns
 from ryvion_node.proxy.requests import ChatRequest
+from ryvion_node.proxy.shapes import as_tuple
 from ryvion_node.proxy.tooling import output_format, tool_use
 from ryvion_node.proxy.validation import invalid_value
 from ryvion_protocol.constants import MAX_JURISDICTIONS, MAX_MESSAGES_PER_REQUEST
@@ -60,7 +61,7 @@ def order_of(
         tools=tools,
         output=output,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-        jurisdictions=jurisdictions_of(request.jurisdiction_texts, key_jurisdictions),
+        jurisdictions=jurisdictions_of(request.jurisdiction, key_jurisdictions),
         max_price=preferences.max_price,
         preferences=preferences,
     )
@@ -86,10 +87,13 @@ def check_model_name(name: str) -> None:
         raise ApiError("model_not_found", "The model does not exist: no node can offer such a name.", param="model")
 
 
-def jurisdictions_of(asked: tuple[str, ...], allowed: tuple[str, ...]) -> tuple[str, ...]:
+def jurisdictions_of(asked: str | list[str] | None, allowed: tuple[str, ...]) -> tuple[str, ...]:
     """The countries to buy in: those asked for, which must lie within the key's own; else the key's."""
+    if asked == []:
+        problem = "is an empty list, which could mean anywhere or nowhere; name a place, or leave it out"
+        raise invalid_value("jurisdiction", problem)
     wanted: set[str] = set()
-    for text in asked:
+    for text in as_tuple(asked):
         try:
             wanted.update(parse_jurisdiction(text))
         except JurisdictionUnknown as exc:

@@ -103,11 +103,6 @@ class ChatRequest(Strict):
         """The stop texts, however they were written."""
         return as_tuple(self.stop)
 
-    @property
-    def jurisdiction_texts(self) -> tuple[str, ...]:
-        """Where to buy, unparsed."""
-        return as_tuple(self.jurisdiction)
-
 
 def parse_chat_request(body: bytes) -> ChatRequest:
     """Read and check a body; raises ApiError with the path of the first thing that is wrong."""

@@ -25,7 +25,7 @@ def api_error(invalid: ValidationError) -> ApiError:
     if kind == "missing":
         return missing(param)
     if kind == "extra_forbidden":
-        return unsupported(param, "is not known here; is it misspelt?")
+        return unsupported(param, "is not known here; perhaps it is misspelt")
     wrong_type = kind.endswith("_type") or (kind == "literal_error" and not isinstance(first["input"], str))
     code = "invalid_type" if wrong_type else "invalid_value"
     return ApiError(code, f"'{param or 'the request body'}': {problem}.", param=param or None)

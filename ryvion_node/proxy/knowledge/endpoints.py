@@ -35,7 +35,6 @@ from ryvion_node.proxy.knowledge.shapes import (
 from ryvion_node.proxy.knowledge.shared import opened, told
 from ryvion_node.proxy.knowledge.upload import uploaded_files
 from ryvion_node.proxy.orders import jurisdictions_of
-from ryvion_node.proxy.shapes import as_tuple
 from ryvion_node.proxy.till import Till
 from ryvion_node.proxy.validation import invalid_value
 
@@ -79,7 +78,7 @@ class KnowledgeBases(_Endpoint):
             await exchange.answer_json(list_json([base_json(base) for base in bases]))
             return
         wanted = parsed(KnowledgeBaseRequest, await exchange.body(MAX_KNOWLEDGE_BODY_BYTES))
-        places = jurisdictions_of(as_tuple(wanted.jurisdiction), caller.jurisdictions)
+        places = jurisdictions_of(wanted.jurisdiction, caller.jurisdictions)
         with told("name"):
             base = await knowledge.store.create_knowledge_base(wanted.name, places, caller.id)
         await exchange.answer_json(base_json(base), status=201)
@@ -112,9 +111,10 @@ class Documents(_Endpoint):
             await self._upload(exchange, base_id, knowledge)
             return
         limit = limit_of(request.query_params)
-        found = await knowledge.store.documents(base_id, limit + 1, request.query_params.get("after"))
-        page = [document_json(document) for document in found[:limit]]
-        await exchange.answer_json(list_json(page, has_more=len(found) > limit))
+        page = await knowledge.store.documents(base_id, limit, request.query_params.get("after"))
+        is_full = len(page) == limit
+        has_more = is_full and bool(await knowledge.store.documents(base_id, 1, page[-1].id))
+        await exchange.answer_json(list_json([document_json(document) for document in page], has_more=has_more))
 
     async def _upload(self, exchange: Exchange, base_id: str, knowledge: Knowledge) -> None:
         try:
@@ -190,8 +190,8 @@ class DisclosuresView(_Endpoint):
 def limit_of(parameters: QueryParams) -> int:
     """How many to list; raises ApiError."""
     given = parameters.get("limit", "100")
-    if not (given.isascii() and given.isdecimal() and len(given) < 5 and 1 <= int(given) < MAX_LISTED):
-        raise invalid_value("limit", f"must be a number from 1 to {MAX_LISTED - 1}")
+    if not (given.isascii() and given.isdecimal() and len(given) < 5 and 1 <= int(given) <= MAX_LISTED):
+        raise invalid_value("limit", f"must be a number from 1 to {MAX_LISTED}")
     return int(given)
 
 

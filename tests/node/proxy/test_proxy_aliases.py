@@ -29,8 +29,10 @@ async def test_every_endpoint_that_buys_knows_them() -> None:
         text = await client.completions.create(model="gpt-4o-mini", prompt="x")
         vectors = await client.embeddings.create(model="text-embedding-3-small", input="x")
         routed = await endpoint.ask("POST", "/api/v1/route", {"model": "gpt-4o-mini"}, **KEY)
+        await endpoint.ask("POST", "/api/v1/route", {"model": "text-embedding-3-small"}, **KEY)
     assert [answer.model for answer in (chat, response, text, vectors)] == ["echo", "echo", "echo", "embed"]
     assert routed.json()["model"] == "echo"
+    assert [(order.kind, order.model) for order in endpoint.market.routed] == [("chat", "echo"), ("embedding", "embed")]
     assert {order.model for order in endpoint.market.orders} == {"echo"}
     assert [order.model for order in endpoint.market.embeddings if isinstance(order, EmbeddingOrder)] == ["embed"]
 
