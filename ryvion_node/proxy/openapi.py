@@ -36,7 +36,7 @@ _BODY: Final = (
     "request_too_large",
     "unsupported_media_type",
 )
-_OPTIONAL: Final[dict[str, Schema]] = {"limit": {"type": "integer", "minimum": 1, "maximum": MAX_LISTED - 1}}
+_OPTIONAL: Final[dict[str, Schema]] = {"limit": {"type": "integer", "minimum": 1, "maximum": MAX_LISTED}}
 _RETRY: Final = ("retry-after", "retry-after-ms")
 _JOB: Final = ("x-ryvion-job-id", "x-ryvion-node", "x-ryvion-jurisdiction")
 _HEADERS: Final = {

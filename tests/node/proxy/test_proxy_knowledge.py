@@ -71,7 +71,7 @@ async def test_several_files_at_once_and_pages_of_them(home: Path) -> None:
         last = first["data"][-1]["id"]  # type: ignore[index]
         rest = (await there.ask("GET", f"{url}?limit=3&after={last}")).json()
         assert ([one["filename"] for one in rest["data"]], rest["has_more"]) == (names[3:], False)  # type: ignore[attr-defined]
-        for wrong in ("0", "1000", "x", "-1", "", "1.5"):
+        for wrong in ("0", "1001", "x", "-1", "", "1.5"):
             assert (await there.ask("GET", f"{url}?limit={wrong}")).status == 400
         assert (await there.ask("GET", f"{url}?after=doc_x")).error["code"] == "document_not_found"
 
