@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Generic, Literal, TypeVar
 
@@ -101,6 +101,8 @@ class Attempt(Generic[P]):
         self._offered_ms = desk.clock_ms()
         self._first_piece_at: float | None = None
         self._finished: Packet | None = None
+        self._verdict: Packet | None = None
+        """Recorded, and not sent yet."""
         self._proof: list[Packet] = []
         """Receipt and envelope, as far as they came."""
         self._evidence: list[Evidence] = []
@@ -236,7 +238,7 @@ class Attempt(Generic[P]):
         told: AuditEnvelope,
         checks: tuple[Check, ...],
     ) -> None:
-        """Receipt, checks and verdict in one transaction; only then is the verdict sent."""
+        """Receipt, checks and verdict in one transaction; only then may the verdict be sent."""
         accepted = all_passed(checks)
         acceptance = pack(
             Acceptance(
@@ -332,11 +334,18 @@ class Attempt(Generic[P]):
         await self._desk.ledger.fail_job(self.terms.job_id, "bought", code, message, evidence=self._evidence)
 
     async def close(self) -> None:
+        """End the stream, with the verdict if there is one: whoever reads the answer does not wait for that."""
         self._hold.release()
-        await self._channel.close()
+        try:
+            if self._verdict is not None:
+                # The executor has the order and its receipt, and the verdict is on our disk.
+                with contextlib.suppress(StreamBroken, ProtocolError):
+                    await self._channel.send(self._verdict)
+        finally:
+            await self._channel.close()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _translated(deadline_s: float, doing: str) -> Iterator[None]:
     """Everything that can be wrong with the peer becomes AttemptFailed; waits at most `deadline_s` seconds."""
     try:
