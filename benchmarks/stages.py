@@ -40,9 +40,9 @@ STAGES: tuple[tuple[str, type, str], ...] = (
     ("quote_round", Bidding, "hold_round"),
     ("write_order", SqliteLedger, "begin_job"),
     ("order_to_started", Attempt, "start"),
-    ("next_text", Attempt, "next_text"),
+    ("next_piece", Attempt, "next_piece"),
 )
-"""Name, class, method; `order_to_started` includes `write_order`, `next_text` every piece of the answer."""
+"""Name, class, method; `order_to_started` includes `write_order`, `next_piece` every piece of the answer."""
 
 T = TypeVar("T")
 Times = dict[str, list[float]]
