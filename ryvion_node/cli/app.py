@@ -23,7 +23,9 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "demo": Subcommand("ryvion_node.cli.demo.command:demo", "Watch a whole market do its job on this machine."),
     "offers": Subcommand("ryvion_node.cli.offers:offers", "Show what is for sale, as this node hears it."),
     "route": Subcommand("ryvion_node.cli.route:route", "Explain which node would run a job, without running it."),
-    "receipts": Subcommand("ryvion_node.cli.receipts:receipts", "List, show, export and verify signed receipts."),
+    "receipts": Subcommand(
+        "ryvion_node.cli.receipts:receipts", "List, show, export, prove and verify signed receipts."
+    ),
     "keys": Subcommand("ryvion_node.cli.keys:keys", "Create, list and revoke keys for the local endpoint."),
     "kb": Subcommand("ryvion_node.cli.kb.command:kb", "Fill and search knowledge bases, and see what left."),
     "models": Subcommand("ryvion_node.cli.models.command:models", "List, fetch, add, check and remove models."),

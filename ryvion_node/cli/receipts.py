@@ -3,44 +3,39 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ryvion_node.cli.kept_receipts import PAGE, all_receipts, exported_receipt, find_receipts
 from ryvion_node.cli.options import home_option, json_option
 from ryvion_node.cli.output import credits_text, print_json, print_table, short_key, time_text
-from ryvion_node.errors import EXIT_NO_INPUT, OperatorError
+from ryvion_node.cli.proofs import held_against, left_by, left_lines, prove_command
 from ryvion_node.paths import Paths, replace_private_file
 
 if TYPE_CHECKING:
-    from ryvion_node.ledger.reader import LedgerView
+    from ryvion_node.cli.kb.api import Json
     from ryvion_node.ledger.records import ReceiptDetail, ReceiptRecord
     from ryvion_protocol.exported import JsonObject
     from ryvion_protocol.findings import Verdict
 
-PAGE = 1000
-"""What the ledger gives at once."""
 COLUMNS = ("Time", "Side", "State", "Model", "With", "Where", "Units", "Credits", "Receipt")
 MARKS = {"passed": "ok", "bounded": "ok, bounded", "failed": "FAILED", "absent": "not said"}
 EXIT_INVALID, EXIT_UNREADABLE = 1, 2
 
 
-class ReceiptUnknown(OperatorError):
-    """The ledger {ledger} has no receipt {name}. `ryvion-node receipts list` shows what there is."""
-
-    exit_code = EXIT_NO_INPUT
-
-
 @click.group()
 def receipts() -> None:
-    """List, show, export and verify signed receipts.
+    """List, show, export, prove and verify signed receipts.
 
     Every finished job leaves a RYV1 receipt: the seller's signature over job, seller, hash of the answer and billed
     tokens. `list`, `show` and `export` read this node's ledger, also while the node runs. `verify` needs nothing but
     an exported file.
     """
+
+
+receipts.add_command(prove_command)
 
 
 @receipts.command(
@@ -73,20 +68,20 @@ def list_command(limit: int, paths: Paths, as_json: bool) -> None:
 @home_option
 @json_option
 def show_command(name: str, paths: Paths, as_json: bool) -> None:
-    """Show one receipt with the checks that this node made of it.
+    """Show one receipt with the checks that this node made of it, and the passages of yours that the job carried away.
 
     RECEIPT is a receipt's cid, a job id, or the id of a chat completion.
     """
     from ryvion_node.ledger.reader import read_ledger
 
     with read_ledger(paths.ledger_file) as ledger:
-        details = _find(ledger, name, paths)
-    shown = [_detail_json(detail) for detail in details]
+        details = find_receipts(ledger, name, paths)
+    shown = [_detail_json(detail) | {"disclosures": left_by(paths, detail.record.job.job_id)} for detail in details]
     if as_json:
         print_json({"receipts": shown})
         return
-    for detail, exported in zip(details, shown, strict=True):
-        _print_detail(detail, exported)
+    for detail, one in zip(details, shown, strict=True):
+        _print_detail(detail, one["disclosures"])
 
 
 @receipts.command(
@@ -112,8 +107,12 @@ def export_command(names: tuple[str, ...], output: Path | None, paths: Paths) ->
     from ryvion_node.ledger.reader import read_ledger
 
     with read_ledger(paths.ledger_file) as ledger:
-        details = [detail for name in names for detail in _find(ledger, name, paths)] if names else list(_all(ledger))
-    text = json.dumps({"receipts": [_exported(detail) for detail in details]}, indent=2) + "\n"
+        details = (
+            [detail for name in names for detail in find_receipts(ledger, name, paths)]
+            if names
+            else list(all_receipts(ledger))
+        )
+    text = json.dumps({"receipts": [exported_receipt(detail) for detail in details]}, indent=2) + "\n"
     if output is None:
         click.echo(text, nl=False)
         return
@@ -123,7 +122,7 @@ def export_command(names: tuple[str, ...], output: Path | None, paths: Paths) ->
 
 @receipts.command(
     "verify",
-    epilog="\b\nExamples:\n  ryvion-node receipts verify receipt.json\n  ryvion-node receipts verify receipt.json --answer answer.txt\n  ryvion-node receipts export | ryvion-node receipts verify - --json",
+    epilog="\b\nExamples:\n  ryvion-node receipts verify receipt.json\n  ryvion-node receipts verify receipt.json --answer answer.txt\n  ryvion-node receipts verify receipt.json --kb contracts\n  ryvion-node receipts export | ryvion-node receipts verify - --json",
 )
 @click.argument("file", type=click.File("rb"))
 @click.option(
@@ -131,13 +130,19 @@ def export_command(names: tuple[str, ...], output: Path | None, paths: Paths) ->
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="File with the exact text of the answer, or with the JSON that the API gave (embeddings too); its SHA-256 is compared.",
 )
+@click.option(
+    "--kb", "base", metavar="KB", help="Name or id of a knowledge base here, whose passages must have been used."
+)
+@home_option
 @json_option
-def verify_command(file: Any, answer: Path | None, as_json: bool) -> None:
+def verify_command(file: Any, answer: Path | None, base: str | None, paths: Paths, as_json: bool) -> None:
     """Verify exported receipts offline: no node, ledger or network is needed, so anybody can.
 
     Checks that the fields are well-formed, that the named node signed them, that the audit envelope is signed by the
-    same node and speaks of this receipt, and that both bill the same units. FILE may be - for stdin. It may also be
-    the `ryvion` object of an API answer.
+    same node and speaks of this receipt, and that both bill the same units; and passages that `receipts prove` put into
+    the file. FILE may be - for stdin. It may also be the `ryvion` object of an API answer.
+
+    With --kb every passage of the prompt must be in that knowledge base, whose file is read on this machine.
 
     Exits 0 when every receipt is valid, 1 when one is not, 2 when the file holds no receipt.
     """
@@ -148,61 +153,19 @@ def verify_command(file: Any, answer: Path | None, as_json: bool) -> None:
         data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise ReceiptFileUnreadable(f"it is larger than {MAX_FILE_BYTES} bytes")
-        verdicts = [verify_exported(exported, text) for exported in read_receipts(data)]
+        found = read_receipts(data)
+        verdicts = [verify_exported(exported, text) for exported in found]
     except ReceiptFileUnreadable as exc:
         click.echo(f"There is no receipt to read: {exc}", err=True)
         sys.exit(EXIT_UNREADABLE)
+    if base is not None:
+        verdicts = held_against(paths, base, found, verdicts)
     if as_json:
         print_json({"receipts": [_verdict_json(verdict) for verdict in verdicts]})
     else:
         for verdict in verdicts:
             _print_verdict(verdict)
     sys.exit(0 if all(verdict.valid for verdict in verdicts) else EXIT_INVALID)
-
-
-# --- finding -------------------------------------------------------------------------------------------------
-
-
-def _find(ledger: LedgerView, name: str, paths: Paths) -> list[ReceiptDetail]:
-    """The receipts that a cid, a job id or a completion id names; raises ReceiptUnknown when there is none."""
-    found = [ledger.receipt(cid) for cid in _cids(ledger, name)]
-    details = [detail for detail in found if detail is not None]
-    if not details:
-        raise ReceiptUnknown(ledger=paths.ledger_file, name=name)
-    return details
-
-
-def _cids(ledger: LedgerView, name: str) -> list[str]:
-    if name.startswith("ryv1:"):
-        return [name]
-    job_id = name.removeprefix("chatcmpl-")  # a completion is named after its job
-    jobs = (*ledger.by_completion_id(name), ledger.job(job_id, "bought"), ledger.job(job_id, "sold"))
-    return list(dict.fromkeys(job.receipt_cid for job in jobs if job is not None and job.receipt_cid))
-
-
-def _all(ledger: LedgerView) -> Iterator[ReceiptDetail]:
-    before: int | None = None
-    while page := ledger.receipts(PAGE, before):
-        for record in page:
-            detail = ledger.receipt(record.job.receipt_cid)
-            if detail is not None:
-                yield detail
-        before = page[-1].position
-
-
-# --- showing -------------------------------------------------------------------------------------------------
-
-
-def _exported(detail: ReceiptDetail) -> JsonObject:
-    from ryvion_protocol.exported import export_receipt
-    from ryvion_protocol.messages import Receipt
-    from ryvion_protocol.packet import unpack
-
-    packet = detail.packet("receipt")
-    assert packet is not None, "a receipt record without its packet"
-    receipt = unpack(packet, (Receipt,)).message
-    assert isinstance(receipt, Receipt)
-    return export_receipt(receipt, detail.packet("envelope"))
 
 
 def _record_json(record: ReceiptRecord) -> JsonObject:
@@ -226,9 +189,9 @@ def _record_json(record: ReceiptRecord) -> JsonObject:
     }
 
 
-def _detail_json(detail: ReceiptDetail) -> JsonObject:
+def _detail_json(detail: ReceiptDetail) -> dict[str, Any]:
     checks = [{"name": c.name, "outcome": c.outcome, "detail": c.detail} for c in detail.checks]
-    return {**_record_json(detail.record), "checks": checks, "exported": _exported(detail)}
+    return {**_record_json(detail.record), "checks": checks, "exported": exported_receipt(detail)}
 
 
 def _row(record: ReceiptRecord) -> tuple[str, ...]:
@@ -246,7 +209,7 @@ def _row(record: ReceiptRecord) -> tuple[str, ...]:
     )
 
 
-def _print_detail(detail: ReceiptDetail, shown: JsonObject) -> None:
+def _print_detail(detail: ReceiptDetail, left: list[Json]) -> None:
     job = detail.record.job
     lines = {
         "receipt": job.receipt_cid,
@@ -264,6 +227,8 @@ def _print_detail(detail: ReceiptDetail, shown: JsonObject) -> None:
         click.echo(f"{name:<11} {value}")
     for check in detail.checks:
         click.echo(f"{'check':<11} {MARKS[check.outcome]}: {check.name.replace('_', ' ')}: {check.detail}")
+    for line in left_lines(left):
+        click.echo(line)
     click.echo()
 
 
