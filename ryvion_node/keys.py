@@ -143,19 +143,19 @@ class KeyStore:
         self,
         name: str,
         scope: Scope,
-        jurisdiction: str = "",
+        jurisdiction: str | None = None,
         limits: KeyLimits = NEW_KEY_LIMITS,
         preferences: Preferences = ANY_OFFER,
         knowledge_assurance: KnowledgeAssurance = "signed",
     ) -> tuple[ApiKey, str]:
         """Make a key and return it with its token, which can never be shown again.
 
-        `jurisdiction` is text as `parse_jurisdiction` reads it. Raises KeyNameInvalid, JurisdictionUnknown,
-        TooManyKeys, KeysBusy, KeysCorrupt or TooOpen.
+        `jurisdiction` is text as `parse_jurisdiction` reads it; None: anywhere. Raises KeyNameInvalid,
+        JurisdictionUnknown, TooManyKeys, KeysBusy, KeysCorrupt or TooOpen.
         """
         if not (0 < len(name) <= MAX_NAME_CHARACTERS and name.isprintable() and name.strip()):
             raise KeyNameInvalid(name=repr(name[:80]))
-        jurisdictions = parse_jurisdiction(jurisdiction) if jurisdiction else ()
+        jurisdictions = () if jurisdiction is None else parse_jurisdiction(jurisdiction)
         token = TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
         with self._editing() as keys:
             if len(keys) >= MAX_KEYS:

@@ -44,9 +44,7 @@ def keys() -> None:
 )
 @click.argument("name", default="default")
 @click.option("--scope", type=click.Choice(SCOPES), default="buyer", show_default=True, help="What the key may do.")
-@click.option(
-    "--jurisdiction", default="", metavar="XX", help="Buy only there: codes such as CA,DE, or a group such as EU."
-)
+@click.option("--jurisdiction", metavar="XX", help="Buy only there: codes such as CA,DE, or a group such as EU.")
 @limit_options(with_defaults=True)
 @preference_options
 @assurance_option
@@ -55,7 +53,7 @@ def keys() -> None:
 def create(
     name: str,
     scope: Scope,
-    jurisdiction: str,
+    jurisdiction: str | None,
     knowledge_assurance: KnowledgeAssurance | None,
     paths: Paths,
     as_json: bool,

@@ -109,9 +109,11 @@ def test_an_unprintable_or_long_name_is_refused(store: KeyStore, name: str) -> N
         store.create(name, "buyer")
 
 
-def test_an_unknown_jurisdiction_is_refused(store: KeyStore, path: Path) -> None:
+@pytest.mark.parametrize("place", ["UK", "", " "])
+def test_an_unknown_jurisdiction_is_refused(store: KeyStore, path: Path, place: str) -> None:
+    """An empty one too: `--jurisdiction "$PLACE"` must not make a key for everywhere."""
     with pytest.raises(JurisdictionUnknown):
-        store.create("laptop", "buyer", "UK")
+        store.create("laptop", "buyer", place)
     assert not path.exists()
 
 
@@ -206,7 +208,7 @@ def test_a_new_key_spends_five_credits_an_hour_at_most(store: KeyStore) -> None:
 
 def test_limits_are_changed_one_by_one_while_we_run(store: KeyStore, path: Path) -> None:
     running = KeyStore(path)
-    key, token = store.create("laptop", "buyer", "", KeyLimits(budget_day=2, budget_total=50))
+    key, token = store.create("laptop", "buyer", None, KeyLimits(budget_day=2, budget_total=50))
     assert running.authenticate(token) == key
     changed = store.change(key.id, {"budget_day": None, "velocity": 7})
     assert changed.limits == KeyLimits(budget_total=50, velocity=7)

@@ -65,7 +65,7 @@ class Shop:
 async def shop(folder: Path, script: Script, **limits: int | None) -> AsyncIterator[Shop]:
     seller = SellerPlan(1, price_in=0, price_out=TOKEN_PRICE * 10**6, script=lambda request: script, max_queue=50)
     store = KeyStore(folder / "home" / "keys.json")
-    key, token = store.create("test", "buyer", "", KeyLimits(**limits))
+    key, token = store.create("test", "buyer", None, KeyLimits(**limits))
     with trio.fail_after(20):
         async with marketplace(seller, quote_peers=1) as market, trio.open_nursery() as nursery:
             books = LedgerReceipts(market.ledger)
