@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Final
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, Generic, Protocol, TypeVar
 
 import trio
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,6 +14,7 @@ from ryvion_node.market.interface import (
     BoughtJob,
     ChatOrder,
     Done,
+    EmbeddingEvent,
     EmbeddingOrder,
     JobEvent,
     Market,
@@ -23,6 +24,8 @@ from ryvion_node.market.interface import (
 )
 from ryvion_node.proxy.exchange import Exchange
 from ryvion_node.proxy.metrics import Metrics
+
+E_co = TypeVar("E_co", bound=JobEvent | EmbeddingEvent, covariant=True)
 
 _NOT_COUNTED: Final = ("/metrics", "/health")
 """They look at the node; counting them would show the looking."""
@@ -67,14 +70,21 @@ class CountedMarket:
         self.offers = market.offers
         self.placement = market.placement
 
-    @asynccontextmanager
-    async def buy(self, order: ChatOrder) -> AsyncIterator[BoughtJob]:
+    def buy(self, order: ChatOrder) -> AbstractAsyncContextManager[BoughtJob]:
         """As the other one."""
+        return self._counted(self._market.buy(order))
+
+    def embed(self, order: EmbeddingOrder) -> AbstractAsyncContextManager[BoughtEmbedding]:
+        """As the other one; an embedding has no pace, so only its end is counted."""
+        return self._counted(self._market.embed(order))
+
+    @asynccontextmanager
+    async def _counted(self, placing: AbstractAsyncContextManager[_Bought[E_co]]) -> AsyncIterator[_CountedJob[E_co]]:
         asked_at = trio.current_time()
-        counted: _CountedJob | None = None
+        counted: _CountedJob[E_co] | None = None
         result = "left"
         try:
-            async with self._market.buy(order) as job:
+            async with placing as job:
                 counted = _CountedJob(job, self._metrics, asked_at)
                 yield counted
         except MarketError as error:
@@ -83,25 +93,20 @@ class CountedMarket:
         finally:
             self._metrics.orders.labels(result if counted is None else counted.result).inc()
 
-    @asynccontextmanager
-    async def embed(self, order: EmbeddingOrder) -> AsyncIterator[BoughtEmbedding]:
-        """As the other one; an embedding has no pace, so only its end is counted."""
-        result = "left"
-        try:
-            async with self._market.embed(order) as job:
-                yield job
-            result = "done"
-        except MarketError as error:
-            result = error.code
-            raise
-        finally:
-            self._metrics.orders.labels(result).inc()
+
+class _Bought(Protocol[E_co]):
+    """A job of either kind."""
+
+    @property
+    def placement(self) -> Placement: ...
+
+    def events(self) -> AsyncIterator[E_co]: ...
 
 
-class _CountedJob:
+class _CountedJob(Generic[E_co]):
     """A bought job, and what came of it so far."""
 
-    def __init__(self, job: BoughtJob, metrics: Metrics, asked_at: float) -> None:
+    def __init__(self, job: _Bought[E_co], metrics: Metrics, asked_at: float) -> None:
         self._job = job
         self._metrics = metrics
         self._asked_at = asked_at
@@ -113,7 +118,7 @@ class _CountedJob:
         """Who runs it."""
         return self._job.placement
 
-    async def events(self) -> AsyncIterator[JobEvent]:
+    async def events(self) -> AsyncIterator[E_co]:
         """As they come."""
         last_at: float | None = None
         events = self._job.events()

@@ -71,6 +71,17 @@ async def test_errors_are_counted_by_code_in_answers_and_in_streams() -> None:
         assert seen["ryvion_requests_total", "other", "404"] == 1
 
 
+async def test_embeddings_are_counted_by_how_they_ended() -> None:
+    broken = Script((MarketError("node_failed", "gone"),), kind="embedding")
+    async with serving({"embed": Script(kind="embedding"), "broken": broken}) as endpoint:
+        for model, extra in (("embed", {}), ("embed", {"dimensions": 3}), ("broken", {}), ("gone", {})):
+            body = {"model": model, "input": "x"} | extra
+            await endpoint.ask("POST", "/v1/embeddings", body, authorization="Bearer sk-buyer")
+        seen = await scrape(endpoint)
+    results = ("done", "left", "node_failed", "model_not_found")
+    assert [seen["ryvion_orders_total", result] for result in results] == [1, 1, 1, 1]
+
+
 async def test_requests_under_way_show_until_their_client_leaves() -> None:
     async with serving({"slow": Script((Piece("one "), Hold(trio.Event())))}) as endpoint:
         client = await endpoint.connect()
