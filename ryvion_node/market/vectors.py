@@ -6,6 +6,7 @@ of the texts' origin: places, nodes, prices, assurance.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from ryvion_node.knowledge.interface import (
     Vectors,
 )
 from ryvion_node.knowledge.records import DisclosedChunk, Disclosure
+from ryvion_node.log import log_event
 from ryvion_node.market.collecting import Embedded, collect
 from ryvion_node.market.interface import (
     Account,
@@ -37,6 +39,8 @@ from ryvion_node.market.interface import (
 )
 from ryvion_node.preferences import Assurance, Preferences
 from ryvion_protocol.messages import EMBEDDING
+
+log = logging.getLogger("ryvion.market.vectors")
 
 EMBEDDING_PREFIX: Final = "embd-"
 """Begins the ids of embeddings, whoever asked for them."""
@@ -88,7 +92,8 @@ class MarketEmbedder:
             case MarketError():
                 raise EmbeddingUnavailable(str(ended)) from ended
             case _:
-                raise ended
+                log_event(log, "embedding_failed", level=logging.ERROR, error=type(ended).__name__)
+                raise EmbeddingUnavailable("this node failed on it; its log has more") from ended
 
     async def _order(self, texts: tuple[str, ...], origin: Origin, model: bytes | None) -> EmbeddingOrder:
         key = self._payer(origin)

@@ -89,15 +89,21 @@ async def _read(data: bytes, filename: str) -> DocumentText:
 
 
 @asynccontextmanager
+async def opened_knowledge(folder: Path) -> AsyncIterator[tuple[Knowledge, WordEmbedder, Ingest]]:
+    """Knowledge bases in a file of their own."""
+    embedder = WordEmbedder()
+    async with open_store(folder / "knowledge.db", clock_ms=lambda: 1_700_000_000_000) as store:
+        knowledge = Knowledge(store, Search(store, embedder), lambda: 1_700_000_000_000)
+        yield knowledge, embedder, Ingest(store, embedder, read=_read)
+
+
+@asynccontextmanager
 async def shelf(
     folder: Path, scripts: Mapping[str, Script] | None = None, keys: Keys | None = None
 ) -> AsyncIterator[Shelf]:
     """An endpoint whose market follows `scripts`."""
-    embedder = WordEmbedder()
-    async with open_store(folder / "knowledge.db", clock_ms=lambda: 1_700_000_000_000) as store:
-        knowledge = Knowledge(store, Search(store, embedder), lambda: 1_700_000_000_000)
-        ingest = Ingest(store, embedder, read=_read)
-        async with serving(
-            ECHO if scripts is None else scripts, keys=keys or FakeKeys(), knowledge=knowledge
-        ) as endpoint:
-            yield Shelf(endpoint, knowledge, embedder, ingest)
+    async with (
+        opened_knowledge(folder) as (knowledge, embedder, ingest),
+        serving(ECHO if scripts is None else scripts, keys=keys or FakeKeys(), knowledge=knowledge) as endpoint,
+    ):
+        yield Shelf(endpoint, knowledge, embedder, ingest)

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import openapi_spec_validator
@@ -14,6 +15,7 @@ import requests
 import schemathesis
 import trio
 from hypothesis import HealthCheck, Phase, settings
+from knowledge_harness import ROOT, opened_knowledge, shelf
 from openapi_schema_validator import OAS31Validator
 from proxy_harness import FakeKeys, FakeReceipts, serving
 from schemathesis.checks import (
@@ -140,6 +142,34 @@ async def test_other_answers_are_as_described() -> None:
         conforms(routed.json(), "Route")
 
 
+async def test_answers_about_knowledge_bases_are_as_described(tmp_path: Path) -> None:
+    folder = tmp_path / "home"
+    folder.mkdir(mode=0o700)
+    async with shelf(folder) as there:
+        base = await there.create("EU")
+        await there.upload(base, ("notes.md", b"# Lund\n\nThe ferry leaves at 7:45."), ("broken.pdf", b"%PDF no"))
+        await there.settle()
+        conforms((await there.upload(base, ("more.txt", b"more"))).json(), "UploadedDocuments")
+        conforms((await there.upload(base, ("a.txt", b"a"), ("b.txt", b"b"))).json(), "UploadedDocuments")
+        found = await there.ask("POST", f"{ROOT}/{base}/search", {"query": "ferry"})
+        conforms(found.json(), "SearchResults")
+        assert found.json()["results"]
+        body = REQUESTS["/v1/chat/completions"] | {"model": "echo", "knowledge_base": base}
+        conforms(body, "ChatRequest")
+        whole = await there.ask(
+            "POST", "/v1/chat/completions", body | {"messages": [{"role": "user", "content": "ferry"}]}
+        )
+        conforms(whole.json(), "ChatCompletion")
+        for path, name in (
+            (ROOT, "KnowledgeBaseList"),
+            (f"{ROOT}/{base}", "KnowledgeBase"),
+            (f"{ROOT}/{base}/documents", "DocumentList"),
+            ("/api/v1/disclosures", "DisclosureList"),
+        ):
+            conforms((await there.ask("GET", path)).json(), name)
+        conforms((await there.ask("DELETE", f"{ROOT}/{base}")).json(), "Deleted")
+
+
 # --- fuzzing ----------------------------------------------------------------------------------------------
 
 
@@ -153,15 +183,19 @@ class Live:
 
 
 @pytest.fixture(scope="module")
-def live() -> Iterator[tuple[str, requests.Session]]:
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, requests.Session]]:
     """The endpoint's URL, and one client for all that is sent."""
+    folder = tmp_path_factory.mktemp("live") / "home"
+    folder.mkdir(mode=0o700)
     started: list[Live] = []
     ready = threading.Event()
 
     async def serve() -> None:
         market = FakeMarket(SCRIPTS | {"breaks": Script((Piece("x"), MarketError("node_failed", "gone")))})
-        server = ProxyServer(market, FakeKeys(), FakeReceipts(market), Settings(port=0), MemoryVault())
-        async with trio.open_nursery() as nursery:
+        async with opened_knowledge(folder) as (knowledge, _, _), trio.open_nursery() as nursery:
+            server = ProxyServer(
+                market, FakeKeys(), FakeReceipts(market), Settings(port=0), MemoryVault(), knowledge=knowledge
+            )
             url = await nursery.start(server.run)
             started.append(Live(url, trio.lowlevel.current_trio_token(), nursery.cancel_scope))
             ready.set()
@@ -189,6 +223,11 @@ FUZZING = settings(max_examples=25, deadline=None, phases=[Phase.generate], supp
 def send(case: schemathesis.Case[Any], live: tuple[str, requests.Session]) -> None:
     url, session = live
     headers = {"authorization": "Bearer sk-buyer"}
+    if "knowledge_base" in case.path_parameters and case.method != "DELETE":
+        root = f"{url}/api/v1/knowledge-bases"
+        bases = session.get(root, headers=headers).json()["data"]
+        base = bases[0] if bases else session.post(root, json={"name": "n"}, headers=headers).json()
+        case.path_parameters["knowledge_base"] = base["id"]
     case.call_and_validate(base_url=url, session=session, headers=headers, checks=CHECKS, timeout=10)
 
 
