@@ -51,7 +51,9 @@ COOLDOWN_S: Final = 30.0
 """An executor that broke a job is asked last for this long."""
 MAX_COOLDOWNS: Final = 4096
 MAX_DECISIONS: Final = 500
-"""Explained choices that can be asked for by job: up to 20 KB each in a large market."""
+"""Explained choices that can be asked for by job: up to 20 KB each."""
+MAX_CANDIDATES_KEPT: Final = 64
+"""In one of these; all that a large market may have would be 1 MB."""
 MAX_BACKGROUND_SETTLEMENTS: Final = 64
 """Cancelled jobs whose receipts are still awaited; beyond this their streams are just closed."""
 DEFAULT_RETRY_MS: Final = 2_000

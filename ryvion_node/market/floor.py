@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import trio
 
@@ -15,6 +16,7 @@ from ryvion_node.market.bidding import Bidding
 from ryvion_node.market.book import OfferBook
 from ryvion_node.market.constants import (
     COOLDOWN_S,
+    MAX_CANDIDATES_KEPT,
     MAX_COOLDOWNS,
     MAX_DECISIONS,
     MESSAGE_OVERHEAD_TOKENS,
@@ -53,6 +55,11 @@ class Decisions:
         self._placements: dict[str, Placement] = {}
 
     def add(self, placement: Placement) -> None:
+        """Of a large market those that were asked are kept rather than those that were not."""
+        route = placement.route
+        if len(route.candidates) > MAX_CANDIDATES_KEPT:
+            ranked = sorted(route.candidates, key=lambda candidate: candidate.outcome in ("filtered", "not_asked"))
+            placement = replace(placement, route=replace(route, candidates=tuple(ranked[:MAX_CANDIDATES_KEPT])))
         self._placements[placement.job_id] = placement
         if len(self._placements) > MAX_DECISIONS:
             del self._placements[next(iter(self._placements))]

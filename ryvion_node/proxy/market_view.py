@@ -108,7 +108,7 @@ class RouteView:
 
 
 class JobRoute:
-    """GET /api/v1/jobs/{id}/route: who ran one of the last jobs of this node, and the whole decision."""
+    """GET /api/v1/jobs/{id}/route: who ran one of the last jobs of this node, and why."""
 
     def __init__(self, market: Market, keys: Keys) -> None:
         self._market = market

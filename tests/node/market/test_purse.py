@@ -60,6 +60,17 @@ async def test_a_decision_is_remembered_by_its_job_until_newer_ones_take_its_pla
         assert known == [None, *placed[1:]]
 
 
+async def test_of_a_large_market_those_that_were_asked_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floor, "MAX_CANDIDATES_KEPT", 3)
+    abroad = [SellerPlan(seed, jurisdiction="CA") for seed in range(1, 5)]
+    async with marketplace(*abroad, replace(dear(), seed=8), replace(dear(), seed=9)) as market:
+        bought = await buy(market, order(jurisdictions=("DE",)))
+        assert bought.placement is not None
+        known = market.buyer.placement(bought.placement.job_id)
+        assert known is not None
+        assert [candidate.outcome for candidate in known.route.candidates] == ["won", "bid", "filtered"]
+
+
 async def test_all_jobs_that_a_failover_takes_have_the_completion_and_only_one_costs() -> None:
     broken = SellerPlan(1, price_out=1, script=lambda r: Script("", error=EngineError("worker_crashed", "it died")))
     async with marketplace(broken, SellerPlan(2)) as market:
