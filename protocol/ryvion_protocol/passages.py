@@ -100,5 +100,5 @@ def _proved(envelope: AuditEnvelope | None, passage: object) -> Finding:
         detail = f"The path does not lead from this text (SHA-256 {digest.hex()}) to the root that was signed."
         return Finding(name, "failed", detail)
     count = len(envelope.chunk_hashes)
-    detail = f"This text of {len(text)} characters was number {index + 1} of the {count} in the prompt"
+    detail = f"This text of {len(text)} characters is number {index + 1} of the {count} that the order named and the node signed"
     return Finding(name, "passed", f"{detail} (SHA-256 {digest.hex()}).")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from ryvion_node.cli.output import printable
 from ryvion_node.errors import EXIT_DATA, EXIT_UNAVAILABLE, OperatorError
 from ryvion_node.paths import FileMissing, Paths, read_private_file
 
@@ -90,8 +91,7 @@ def send_file(paths: Paths, path: str, filename: str, data: bytes, on_sent: Call
     Raises as `call_node` does.
     """
     boundary = secrets.token_hex(16)
-    label = "".join(char if char.isprintable() else " " for char in filename)
-    label = label.replace("\\", "\\\\").replace('"', '\\"')
+    label = printable(filename).replace("\\", "\\\\").replace('"', '\\"')
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{label}"\r\n\r\n'.encode()
     tail = f"\r\n--{boundary}--\r\n".encode()
 

@@ -49,6 +49,16 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     make_console().print(table)
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things: `1 passage`, `2 passages`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def printable(text: str) -> str:
+    """Text that others wrote, on one line, without characters that steer a terminal or turn text around."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
 def credits_text(microcredits: int) -> str:
     """Micro-credits as credits, exactly: 1500000 is `1.5`, 3 is `0.000003`."""
     text = f"{Decimal(microcredits) / MICRO:f}"

@@ -10,10 +10,10 @@ import click
 
 from ryvion_node.cli.kb.disclosures import disclosures_command
 from ryvion_node.cli.options import home_option, json_option
-from ryvion_node.cli.output import print_json, print_table, time_text
+from ryvion_node.cli.output import counted, print_json, print_table, time_text
 from ryvion_node.paths import Paths
 
-COLUMNS: Final = ("Id", "Name", "Stays in", "Documents", "Passages", "Made by", "Created")
+COLUMNS: Final = ("Id", "Name", "Sent to", "Documents", "Passages", "Made by", "Created")
 DOCUMENT_COLUMNS: Final = ("Document", "Name", "State", "Pages", "Passages", "Vectors", "Size")
 EXIT_FAILED: Final = 1
 MAX_RESULTS: Final = 50
@@ -103,6 +103,7 @@ def add(base: str, files: tuple[Path, ...], no_wait: bool, paths: Paths, as_json
 def list_command(paths: Paths, as_json: bool) -> None:
     """List the knowledge bases, where each may be sent, and who made it."""
     from ryvion_node.cli.kb.api import KnowledgeApi
+    from ryvion_node.cli.kb.report import place_text
 
     bases = KnowledgeApi(paths).bases()
     if as_json:
@@ -114,7 +115,7 @@ def list_command(paths: Paths, as_json: bool) -> None:
             (
                 base["id"],
                 base["name"],
-                base["jurisdiction"] or "anywhere",
+                place_text(base["jurisdiction"]),
                 str(base["documents"]),
                 str(base["chunks"]),
                 base["key_id"],
@@ -122,7 +123,7 @@ def list_command(paths: Paths, as_json: bool) -> None:
             )
             for base in bases
         ]
-        print_table(f"{len(bases)} knowledge bases", COLUMNS, rows, right=("Documents", "Passages"))
+        print_table(counted(len(bases), "knowledge base"), COLUMNS, rows, right=("Documents", "Passages"))
 
 
 @kb.command(epilog="\b\nExamples:\n  ryvion-node kb show timetables\n  ryvion-node kb show timetables --json")
@@ -133,7 +134,7 @@ def show(base: str, paths: Paths, as_json: bool) -> None:
     """Show the documents of the knowledge base KB, how far each is, and what is wrong with it."""
     from ryvion_node.cli.kb.api import KnowledgeApi
     from ryvion_node.cli.kb.progress import size_text
-    from ryvion_node.cli.kb.report import notes_of
+    from ryvion_node.cli.kb.report import notes_of, place_text
 
     api = KnowledgeApi(paths)
     found = api.base(base)
@@ -141,8 +142,7 @@ def show(base: str, paths: Paths, as_json: bool) -> None:
     if as_json:
         print_json(found | {"documents": documents})
         return
-    place = found["jurisdiction"] or "anywhere"
-    title = f"{found['name']} ({found['id']}, stays in: {place}): {len(documents)} documents"
+    title = f"{found['name']} ({found['id']}): {counted(len(documents), 'document')}"
     rows = [
         (
             document["id"],
@@ -156,6 +156,7 @@ def show(base: str, paths: Paths, as_json: bool) -> None:
         for document in documents
     ]
     print_table(title, DOCUMENT_COLUMNS, rows, right=("Pages", "Passages", "Vectors", "Size"))
+    click.echo(f"its passages may be sent: {place_text(found['jurisdiction'])}")
     for line in notes_of(documents):
         click.echo(line)
 
@@ -205,7 +206,7 @@ def delete(base: str, document: str | None, yes: bool, paths: Paths, as_json: bo
     if documents:
         what = f"{documents[0]['filename']} from {found['name']}"
     else:
-        what = f"the knowledge base {found['name']} ({found['id']}) with {found['documents']} documents"
+        what = f"the knowledge base {found['name']} ({found['id']}) with {counted(found['documents'], 'document')}"
     if not yes:
         click.confirm(f"Delete {what}?", abort=True, err=True)
     if documents:

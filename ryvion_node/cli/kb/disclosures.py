@@ -8,7 +8,7 @@ import click
 
 from ryvion_node.cli.kb.api import Json, named
 from ryvion_node.cli.options import home_option, json_option
-from ryvion_node.cli.output import print_json, print_table, short_key, time_text
+from ryvion_node.cli.output import counted, print_json, print_table, short_key, time_text
 from ryvion_node.paths import Paths
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ryvion_node.knowledge.reader import KnowledgeView
     from ryvion_node.knowledge.records import Disclosure
 
-COLUMNS: Final = ("Time", "What for", "Passages", "To node", "Where", "Knowledge base", "Answer", "Job")
-WHAT_FOR: Final = {"prompt": "an answer", "embedding": "vectors", "query": "vector of the question"}
+COLUMNS: Final = ("Time", "For", "Passages", "To node", "Where", "Id")
+WHAT_FOR: Final = {"prompt": "an answer", "embedding": "vectors", "query": "a search"}
 MAX_LISTED: Final = 1_000
 
 
@@ -51,7 +51,12 @@ def disclosures_command(name: str | None, base: str | None, limit: int, paths: P
     elif not found:
         click.echo("Nothing has left this machine." if name is None else f"Nothing left for {name}.", err=True)
     elif name is None:
-        print_table(f"{len(found)} times", COLUMNS, [_row(disclosure) for disclosure in found], right=("Passages",))
+        print_table(
+            f"{counted(len(found), 'job')} that carried something away",
+            COLUMNS,
+            [_row(disclosure) for disclosure in found],
+            right=("Passages",),
+        )
     else:
         for one in shown:
             for line in disclosure_lines(one):
@@ -89,7 +94,11 @@ def disclosure_lines(shown: Json) -> list[str]:
     """One that `disclosure_json` made, for people."""
     whom = f"{short_key(shown['node_id'])} in {shown['jurisdiction']}"
     count = len(shown["chunks"])
-    what = f"{count} passages of {shown['knowledge_base']}" if count else f"a question to {shown['knowledge_base']}"
+    what = (
+        f"{counted(count, 'passage')} of {shown['knowledge_base']}"
+        if count
+        else f"a question to {shown['knowledge_base']}"
+    )
     lines = [f"{time_text(shown['at_ms'])} {what} to {whom}, for {WHAT_FOR[shown['purpose']]}, job {shown['job_id']}"]
     for chunk in shown["chunks"]:
         lines.append(f"  {chunk['chunk_id']} {where_text(chunk['place'])}")
@@ -128,7 +137,5 @@ def _row(disclosure: Disclosure) -> tuple[str, ...]:
         str(len(disclosure.chunks)),
         short_key(disclosure.node_key.hex()),
         disclosure.jurisdiction,
-        disclosure.knowledge_base,
         disclosure.completion_id,
-        short_key(disclosure.job_id),
     )

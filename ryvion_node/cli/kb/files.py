@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from ryvion_node.cli.output import printable
 from ryvion_node.errors import EXIT_USAGE, OperatorError
 from ryvion_node.knowledge.constants import MAX_DOCUMENTS, MAX_FILE_BYTES
 
@@ -73,7 +74,7 @@ def select_files(given: Sequence[Path]) -> Selection:
     by_name: dict[str, FoundFile] = {}
     for argument in given:
         root = argument.resolve()
-        name = root.name if argument.name in ("", "..") else argument.name
+        name = printable(root.name if argument.name in ("", "..") else argument.name)
         for file in _in_folder(root, name, selection) if root.is_dir() else _alone(root, name, selection):
             if file.path in by_path:
                 continue
@@ -115,7 +116,7 @@ def _in_folder(root: Path, name: str, selection: Selection) -> Iterator[FoundFil
             continue
         folders = []
         for entry in entries:
-            label = f"{prefix}/{entry.name}" if prefix else entry.name
+            label = f"{prefix}/{printable(entry.name)}".removeprefix("/")
             why = _why_left_out(entry)
             if why is not None:
                 selection.left_out[why] += 1
@@ -146,13 +147,13 @@ def _why_left_out(entry: os.DirEntry[str]) -> str | None:
     """By its name and kind."""
     name = entry.name.lower()
     if entry.is_symlink():
-        return "links"
+        return "linked"
     if name.startswith("."):
         return "hidden"
     if name in _IGNORED or name.endswith(_IGNORED_ENDINGS) or name.startswith("~$"):
-        return "not yours"
+        return "ignored"
     if not entry.is_dir(follow_symlinks=False) and not entry.is_file(follow_symlinks=False):
-        return "no files"
+        return "special"
     return None
 
 

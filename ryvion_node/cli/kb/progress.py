@@ -12,6 +12,7 @@ import click
 from ryvion_node.cli.kb.adding import Watcher
 from ryvion_node.cli.kb.api import Json
 from ryvion_node.cli.kb.files import FoundFile
+from ryvion_node.cli.output import counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -26,7 +27,12 @@ def watching(files: Sequence[FoundFile], *, quiet: bool) -> Iterator[Watcher]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[amount]}", markup=False),
+        TimeElapsedColumn(),
+    )
     # Results go to stdout afterwards; nothing else is printed meanwhile that would have to be kept above the bars.
     with Progress(
         *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
@@ -58,7 +64,7 @@ class _Lines(_Silence):
 
     def reading(self, waiting: int) -> None:
         if waiting:
-            click.echo(f"the node reads {waiting} documents", err=True)
+            click.echo(f"the node reads {counted(waiting, 'document')}", err=True)
 
     def seen(self, document: Json) -> None:
         state = (document["id"], document["state"])

@@ -11,8 +11,10 @@ import click
 
 from ryvion_node.cli.kb.adding import Result
 from ryvion_node.cli.kb.api import Json
+from ryvion_node.cli.output import counted, printable
 
 WIDTH: Final = 100
+SHOWN_PLACES: Final = 4
 _WORDS: Final = {"replacing": "replaced", "refused": "FAILED"}
 
 
@@ -27,7 +29,7 @@ def print_added(results: Sequence[Result], left_out: Mapping[str, int]) -> None:
         click.echo(f"left out of folders: {', '.join(f'{count} {why}' for why, count in sorted(left_out.items()))}")
     counts = Counter(_word(result) for result in results)
     sums = ", ".join(f"{count} {word}" for word, count in counts.items())
-    click.echo(f"{len(results)} files: {sums}" if results else "There is nothing to add.")
+    click.echo(f"{counted(len(results), 'file')}: {sums}" if results else "There is nothing to add.")
 
 
 def notes_of(documents: Sequence[Json]) -> Iterator[str]:
@@ -40,7 +42,7 @@ def notes_of(documents: Sequence[Json]) -> Iterator[str]:
         for warning in document["warnings"]:
             shared.setdefault(warning, []).append(document["filename"])
     for warning, names in shared.items():
-        yield f"{names[0] if len(names) == 1 else f'{len(names)} documents'}: {warning}"
+        yield f"{names[0] if len(names) == 1 else counted(len(names), 'document')}: {warning}"
 
 
 def print_found(found: Json) -> None:
@@ -52,17 +54,25 @@ def print_found(found: Json) -> None:
     for number, result in enumerate(found["results"], start=1):
         if number > 1:
             click.echo()
-        click.echo(f"{number}. {place_text(result['metadata'])}")
+        click.echo(f"{number}. {source_text(result['metadata'])}")
         click.echo(f"   similarity {result['similarity']:.2f}, {result['chunk_id']}")
         for line in result["content"].splitlines():
-            for part in textwrap.wrap(line, WIDTH, replace_whitespace=False) or [""]:
+            for part in textwrap.wrap(printable(line), WIDTH) or [""]:
                 click.echo(f"   {part}".rstrip())
 
 
-def place_text(metadata: Json) -> str:
+def source_text(metadata: Json) -> str:
     """Where a passage stands: file, page, headings."""
     page = "" if metadata["page"] is None else f", page {metadata['page']}"
-    return " > ".join((f"{metadata['filename']}{page}", *metadata["headings"]))
+    return printable(" > ".join((f"{metadata['filename']}{page}", *metadata["headings"])))
+
+
+def place_text(jurisdiction: str | None) -> str:
+    """Where passages may be sent; a group is its countries, which are cut."""
+    codes = [] if jurisdiction is None else jurisdiction.split(",")
+    if len(codes) <= SHOWN_PLACES:
+        return ", ".join(codes) or "anywhere"
+    return f"{', '.join(codes[:SHOWN_PLACES])} and {len(codes) - SHOWN_PLACES} more"
 
 
 def _word(result: Result) -> str:
@@ -81,5 +91,5 @@ def _detail(result: Result) -> str:
         return f": it is there as {result.document['filename']}"
     if result.outcome == "unchanged" or result.document["state"] != "ready":
         return ""
-    pages = result.document["pages"]
-    return f": {'' if pages is None else f'{pages} pages, '}{result.document['chunks']} passages"
+    pages, chunks = result.document["pages"], counted(result.document["chunks"], "passage")
+    return f": {chunks}" if pages is None else f": {counted(pages, 'page')}, {chunks}"
