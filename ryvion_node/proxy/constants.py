@@ -59,8 +59,10 @@ MAX_KNOWLEDGE_BODY_BYTES: Final = 64 * 1024
 """What makes a knowledge base, or searches one: a name, a question, at most 1,000 documents to look in."""
 MAX_UPLOAD_BYTES: Final = 256 * 1024 * 1024
 """One request's files; each is let go of before the next is read."""
-MAX_UPLOADS: Final = 4
-"""Read at once: each holds a file of at most 64 MiB in memory, twice while it is written."""
+MAX_UPLOADS: Final = 2
+"""Read at once, others wait: each holds a file of at most 64 MiB in memory, three times while it is written."""
+UPLOAD_S: Final = 600.0
+"""For one upload, so that a slow one does not keep others waiting for ever; 256 MiB at 4 Mbit/s take as long."""
 MAX_PARTS: Final = 1000
 """Of one upload."""
 GROUNDING_PASSAGES: Final = 5

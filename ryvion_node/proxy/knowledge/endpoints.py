@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from ryvion_node.knowledge.constants import MAX_LISTED
 from ryvion_node.knowledge.interface import Searcher
 from ryvion_node.proxy.access import Action, Caller, Keys, admit
-from ryvion_node.proxy.constants import BUSY_RETRY_MS, MAX_KNOWLEDGE_BODY_BYTES, MAX_UPLOADS
+from ryvion_node.proxy.constants import MAX_KNOWLEDGE_BODY_BYTES, MAX_UPLOADS, UPLOAD_S
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.exchange import Exchange
 from ryvion_node.proxy.knowledge.service import Knowledge
@@ -117,20 +117,16 @@ class Documents(_Endpoint):
         await exchange.answer_json(list_json([document_json(document) for document in page], has_more=has_more))
 
     async def _upload(self, exchange: Exchange, base_id: str, knowledge: Knowledge) -> None:
-        try:
-            self._uploads.acquire_on_behalf_of_nowait(exchange)
-        except trio.WouldBlock:
-            problem = f"{MAX_UPLOADS} uploads are under way, the most at once; try again shortly."
-            raise ApiError("rate_limit_exceeded", problem, retry_after_ms=BUSY_RETRY_MS) from None
-        try:
-            await knowledge.store.knowledge_base(base_id)
-            taken = []
-            async with contextlib.aclosing(uploaded_files(exchange)) as files:
-                async for file in files:
-                    added = await knowledge.store.add_document(base_id, file.data, file.filename)
-                    taken.append(document_json(added.document, added.outcome))
-        finally:
-            self._uploads.release_on_behalf_of(exchange)
+        await knowledge.store.knowledge_base(base_id)
+        taken = []
+        async with self._uploads:
+            with trio.move_on_after(UPLOAD_S) as scope:
+                async with contextlib.aclosing(uploaded_files(exchange)) as files:
+                    async for file in files:
+                        added = await knowledge.store.add_document(base_id, file.data, file.filename)
+                        taken.append(document_json(added.document, added.outcome))
+        if scope.cancelled_caught:
+            raise ApiError("request_timeout", f"The files did not arrive within {UPLOAD_S:.0f} s; send fewer at once.")
         await exchange.answer_json(taken[0] if len(taken) == 1 else list_json(taken), status=202)
 
 

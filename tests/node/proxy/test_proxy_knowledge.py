@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from knowledge_harness import BOUNDARY, ROOT, form, shelf
 from proxy_harness import serving
 
 from ryvion_node.proxy.errors import ApiError
-from ryvion_node.proxy.knowledge import upload
+from ryvion_node.proxy.knowledge import endpoints, upload
 from ryvion_node.proxy.knowledge.upload import Form, UploadedFile
 
 MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
@@ -208,6 +209,30 @@ async def test_what_is_no_upload(home: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert await refused(form(("c.txt", b"c"))) == (413, "request_too_large")
         missing = await there.ask("POST", f"{ROOT}/kb_x/documents", form(("a.txt", b"a")), content_type=MULTIPART)
         assert (missing.status, missing.error["code"]) == (404, "knowledge_base_not_found")
+
+
+async def test_uploads_wait_for_one_another_and_not_for_ever(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with shelf(home) as there:
+        base = await there.create()
+        path = f"{ROOT}/{base}/documents"
+        slow = [await there.endpoint.connect() for _ in range(2)]
+        for client in slow:
+            headers = {"authorization": "Bearer sk-buyer", "content_type": MULTIPART, "content_length": "1000"}
+            await client.send("POST", path, form(("slow.txt", b"a"))[:50], **headers)
+        quick = await there.endpoint.connect()
+        body = form(("quick.txt", b"quick"))
+        await quick.send("POST", path, body, authorization="Bearer sk-buyer", content_type=MULTIPART)
+        with trio.move_on_after(0.2) as waiting:
+            await quick.reply()
+        assert waiting.cancelled_caught
+        await slow[0].stream.aclose()
+        reply = await quick.reply()
+        assert (reply.status, reply.json()["outcome"]) == (202, "added")
+        for client in (slow[1], quick):
+            await client.stream.aclose()
+        monkeypatch.setattr(endpoints, "UPLOAD_S", 0.0)
+        late = await there.upload(base, ("late.txt", b"late"))
+        assert (late.status, late.error["code"]) == (408, "request_timeout")
 
 
 async def test_switched_off_it_says_so_and_only_to_whoever_may_know() -> None:
