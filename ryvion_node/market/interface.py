@@ -322,7 +322,10 @@ class Market(Protocol):
         ...
 
     async def route(self, order: Order) -> Route:
-        """Hold the quote round and explain the choice, without running a job."""
+        """Hold the quote round and explain the choice, without running a job; that nobody may is a decision too.
+
+        Raises MarketError when this node cannot buy at all.
+        """
         ...
 
     async def fits(self, order: ChatOrder) -> bool:

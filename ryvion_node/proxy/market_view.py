@@ -9,12 +9,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 from starlette.types import Receive, Scope, Send
 
-from ryvion_node.market.interface import Account, ChatOrder, EmbeddingOrder, Market, Order
+from ryvion_node.market.interface import Account, ChatOrder, EmbeddingOrder, Market, MarketError, Order
 from ryvion_node.preferences_object import PreferencesObject
 from ryvion_node.proxy.access import Keys, admit
 from ryvion_node.proxy.answers import placement_json, plain
 from ryvion_node.proxy.constants import MAX_ROUTE_BODY_BYTES
-from ryvion_node.proxy.errors import ApiError
+from ryvion_node.proxy.errors import ApiError, from_market
 from ryvion_node.proxy.exchange import Exchange
 from ryvion_node.proxy.orders import check_model_name, jurisdictions_of, preferences_of
 from ryvion_node.proxy.till import Till
@@ -103,8 +103,11 @@ class RouteView:
                 features=features,
                 account=account,
             )
-        decision = plain(await self._market.route(order))
-        await exchange.answer_json(decision)
+        try:
+            decision = await self._market.route(order)
+        except MarketError as error:
+            raise from_market(error, order) from error
+        await exchange.answer_json(plain(decision))
 
 
 class JobRoute:

@@ -11,7 +11,7 @@ from proxy_harness import FakeKeys, FakeReceipts, serving
 
 from ryvion_node.errors import OperatorError
 from ryvion_node.market.fake import FakeMarket, says
-from ryvion_node.market.interface import ChatOrder
+from ryvion_node.market.interface import ChatOrder, MarketError, Order, Route
 from ryvion_node.proxy.answers import taken_json
 from ryvion_node.proxy.receipts import StoredReceipt
 from ryvion_node.proxy.server import EndpointAddressUnusable, EndpointPortTaken, ProxyServer
@@ -139,6 +139,16 @@ async def test_a_large_market_does_not_swell_every_answer() -> None:
     assert isinstance(shown, dict)
     assert len(shown["candidates"]) == 16
     assert shown["candidates"][0]["outcome"] == "won"
+
+
+async def test_a_node_that_cannot_buy_explains_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def closed(market: FakeMarket, order: Order) -> Route:
+        raise MarketError("no_capacity", "this node cannot keep its books", 60_000)
+
+    monkeypatch.setattr(FakeMarket, "route", closed)
+    async with serving({"echo": says("a")}) as endpoint:
+        reply = await endpoint.ask("POST", "/api/v1/route", {"model": "echo"}, **KEY)
+    assert (reply.status, reply.error["code"], reply.headers["retry-after"]) == (503, "no_capacity", "60")
 
 
 async def test_offers_and_routes_are_shown() -> None:
