@@ -147,10 +147,12 @@ async def growing(plan: Plan, dimensions: int, folder: Path) -> dict[str, Any]:
                 await hand_in(store, base.id, [text.encode()])
                 chunks = (await store.knowledge_base(base.id)).chunks
             added_s = time.perf_counter() - began
+            cpu_began = time.process_time()
             times_ms = await searched(search, base.id, [writer.query(text) for _ in range(plan.searches)])
             name = f"{size // 1000}k_{dimensions}d"
             results[f"search_p50_ms_{name}"] = round(times_ms[len(times_ms) // 2], 1)
             results[f"search_p95_ms_{name}"] = round(times_ms[int(0.95 * (len(times_ms) - 1))], 1)
+            results[f"search_cpu_ms_{name}"] = round((time.process_time() - cpu_began) * 1000 / plan.searches, 1)
             results[f"chunks_per_s_{name}"] = round((chunks - before) / added_s)
             results[f"file_mb_{name}"] = round(size_mb(path), 1)
             results[f"memory_mb_{name}"] = round(psutil.Process().memory_info().rss / 1e6)
