@@ -83,10 +83,14 @@ def _root(envelope: AuditEnvelope) -> Finding:
 def _proved(envelope: AuditEnvelope | None, passage: object) -> Finding:
     """One proof. Nothing in it counts but text, index and path."""
     match passage:
-        case {"index": int(index), "text": str(text), "path": list(nodes)} if not isinstance(index, bool):
+        case {"index": int(index), "text": str(text), "path": list(nodes)} if (
+            type(index) is int and 0 <= index < MAX_CHUNK_HASHES
+        ):
             pass
         case _:
-            return Finding("passage", "failed", "A passage needs its text, its index and its path.")
+            return Finding(
+                "passage", "failed", f"A passage needs its text, its path, and its index below {MAX_CHUNK_HASHES}."
+            )
     name = f"passage_{index + 1}"
     if envelope is None:
         return Finding(name, "failed", "There is no signed audit envelope, so nobody said what the prompt held.")
