@@ -125,6 +125,8 @@ def test_what_left_is_listed_with_whom_it_went_to(
     (carried,) = disclosed(http, completion_id=answer.id)
     assert carried["job_id"] == answer.model_extra["ryvion"]["job_id"]
     assert carried["chunks"][0]["sha256"] == answer.model_extra["ryvion"]["sources"][0]["sha256"]
+    for node in market.nodes.values():
+        assert "ferry" not in node.log_file.read_text()
     bought = {job.job_id: job for job in market.jobs("buyer", "bought")}
     for one in listed:
         assert bought[one["job_id"]].completion_id == one["completion_id"]
