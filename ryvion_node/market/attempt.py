@@ -295,7 +295,7 @@ class Attempt(Generic[P]):
             finish_reason=_REASONS.get(finished.reason, "stop"),
             prompt_tokens=told.prompt_units,
             completion_tokens=told.completion_units,
-            cached_tokens=self.started.cached_tokens if self.started is not None else 0,
+            cached_tokens=min(self.started.cached_tokens, told.prompt_units) if self.started is not None else 0,
             reasoning_tokens=finished.reasoning_tokens,
             receipt=receipt,
             cid=fields_of(receipt).cid(),

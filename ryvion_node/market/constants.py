@@ -35,6 +35,8 @@ MAX_FIRST_TOKEN_S: Final = 300.0
 """A bid that promises its first token later than this is refused: it would leave half of the order's lifetime."""
 MAX_BYTES_PER_TOKEN: Final = 1024
 """Of text; far above any vocabulary's longest token, so that an executor that sends without end is cut off."""
+MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+"""Of one answer's text, however many tokens were ordered: more than a million tokens, few enough to hold in memory."""
 SETTLE_TIMEOUT_S: Final = 5.0
 """From the last delta, or our Cancel, to the audit envelope."""
 

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from ryvion_node.engine.interface import EngineError, TokenCounter
 from ryvion_node.market.answer import AnswerRules
-from ryvion_node.market.constants import MAX_BYTES_PER_TOKEN
+from ryvion_node.market.constants import MAX_ANSWER_BYTES, MAX_BYTES_PER_TOKEN
 from ryvion_node.market.interface import Piece, VectorsPiece
 from ryvion_node.market.selection import Bid
 from ryvion_protocol.errors import PayloadInvalid
@@ -59,7 +59,7 @@ class ChatIntake:
         self._result = ResultBuilder()
         self._order = DeltaOrder()
         self._rules = AnswerRules(request, max_completion_tokens)
-        self._max_text_bytes = MAX_BYTES_PER_TOKEN * (max_completion_tokens + 1)
+        self._max_text_bytes = min(MAX_BYTES_PER_TOKEN * (max_completion_tokens + 1), MAX_ANSWER_BYTES)
         self._held_logprobs: list[TokenLogprob] = []
         """Of tokens that show nothing yet."""
         self._shown = False

@@ -91,6 +91,15 @@ async def test_seller_that_sends_more_text_than_any_tokens_hold_is_cut_off() -> 
         assert trio.current_time() - began < 2
 
 
+async def test_no_order_lets_a_seller_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offers may name contexts of billions of tokens, and some clients ask for as many."""
+    monkeypatch.setattr("ryvion_node.market.intake.MAX_ANSWER_BYTES", 50_000)
+    async with marketplace(SellerPlan(1)) as market:
+        streams_for_ever(market, lambda seq: Delta(seq, 0, "x" * 30_000, ()))
+        with pytest.raises(MarketError, match="more than 50000 bytes of text"):
+            await buy(market, order(max_completion_tokens=400))
+
+
 @pytest.fixture
 async def eligible() -> AsyncIterator[Eligible]:
     async with marketplace(SellerPlan(1)) as market:

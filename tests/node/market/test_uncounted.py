@@ -7,6 +7,7 @@ import trio
 
 from ryvion_node.engine.fake import Script
 from ryvion_node.engine.interface import EngineError
+from ryvion_node.executor.job import SoldJob
 from ryvion_node.market.interface import MarketError, Piece
 from tests.node.market.marketplace import ANSWER, SellerPlan, buy, marketplace, order
 
@@ -21,6 +22,21 @@ async def test_prompt_is_billed_as_told_at_the_end() -> None:
         assert bought.outcome is not None and bought.outcome.accepted
         # One token to begin, one for the role, two words.
         assert (bought.outcome.prompt_tokens, bought.outcome.completion_tokens) == (4, 6)
+
+
+async def test_no_more_tokens_were_cached_than_are_billed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients take the one from the other. An executor may say any number up to what was ordered."""
+    announce = SoldJob._announce
+
+    async def boast(job: SoldJob, prompt_tokens: int, cached_tokens: int = 0) -> None:
+        most = job._terms.offer.max_prompt_tokens
+        await announce(job, most, most)
+
+    monkeypatch.setattr(SoldJob, "_announce", boast)
+    async with marketplace(SellerPlan(1), counts=False) as market:
+        outcome = (await buy(market)).outcome
+        assert outcome is not None
+        assert (outcome.prompt_tokens, outcome.cached_tokens) == (4, 4)
 
 
 async def test_cancelled_job_that_nobody_counted_is_free() -> None:
