@@ -91,6 +91,8 @@ class Attempt(Generic[P]):
     def __init__(self, desk: Desk, live_bid: LiveBid, terms: Terms, intake: Intake[P]) -> None:
         self.terms = terms
         self.bid = live_bid.bid
+        self.ordered = False
+        """Has the executor been sent the order?"""
         self.started: Started | None = None
         self._desk = desk
         self._channel: JobChannel = live_bid.channel
@@ -140,6 +142,7 @@ class Attempt(Generic[P]):
             await self.terms.witness(Recipient(self.terms.job_id, quote.node_key, quote.jurisdiction))
         with _translated(STARTED_TIMEOUT_S + quote.first_token_ms / 1000, "take the job"):
             await self._channel.send(offer, self.terms.job_request)
+            self.ordered = True
             self._hold.release()
             packet = await self._receive()
             if isinstance(packet.message, Started):

@@ -117,7 +117,9 @@ class Buyer:
         self._settling += 1
         try:
             if self._settling <= MAX_BACKGROUND_SETTLEMENTS:
-                await attempt.cancel("client_gone")
+                outcome = await attempt.cancel("client_gone")
+                if attempt.ordered and (outcome is None or not outcome.accepted):
+                    self._floor.cool_down(attempt.bid.eligible.key)
             else:
                 await attempt.record_failure("not_settled", "too many cancelled jobs are being settled")
         except LedgerError as exc:

@@ -91,6 +91,17 @@ async def test_seller_that_sends_more_text_than_any_tokens_hold_is_cut_off() -> 
         assert trio.current_time() - began < 2
 
 
+async def test_seller_that_made_its_client_give_up_is_asked_last() -> None:
+    """Else a client that waits less long than we do would get the same one each time."""
+    async with marketplace(SellerPlan(1), SellerPlan(2, price_out=10**6), quote_peers=1) as market:
+        streams_for_ever(market, lambda seq: Delta(seq, 0, "", ()))
+        with trio.move_on_after(5):
+            await buy(market)
+        await trio.sleep(6)
+        route = await market.buyer.route(order())
+        assert route.winner == market.sellers[1].identity.public_key
+
+
 async def test_no_order_lets_a_seller_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Offers may name contexts of billions of tokens, and some clients ask for as many."""
     monkeypatch.setattr("ryvion_node.market.intake.MAX_ANSWER_BYTES", 50_000)
