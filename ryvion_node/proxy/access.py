@@ -93,10 +93,12 @@ async def identify(headers: Headers, keys: Keys, action: Action) -> Visitor:
         if caller is not None:
             break
     else:
-        given = "authorization" in headers or "x-api-key" in headers
+        wrong = (
+            "it is not one of this node's." if _tokens(headers) else "none came. Send 'Authorization: Bearer <key>'."
+        )
         raise ApiError(
             "invalid_api_key",
-            "it is not one of this node's." if given else "none came. Send 'Authorization: Bearer <key>'.",
+            f"{wrong} `ryvion-node keys create` makes one.",
             headers=(("www-authenticate", 'Bearer realm="ryvion-node"'),),
         )
     require(caller, action)

@@ -88,5 +88,7 @@ async def _no_route(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
     if exc.status_code == 405:
         allow: Headers = tuple(("allow", value) for name, value in (exc.headers or {}).items() if name == "Allow")
-        raise ApiError("method_not_allowed", f"{request.method} is not possible here.", headers=allow)
-    raise ApiError("unknown_url", f"There is nothing at {request.method} {request.url.path[:200]!a}.")
+        instead = "".join(f"; send {value}" for _, value in allow)
+        raise ApiError("method_not_allowed", f"{request.method} is not possible here{instead}.", headers=allow)
+    mend = "A client's base URL is http://HOST:PORT/v1; GET /openapi.json describes what there is."
+    raise ApiError("unknown_url", f"There is nothing at {request.method} {request.url.path[:200]!a}. {mend}")

@@ -97,7 +97,7 @@ def jurisdictions_of(asked: str | list[str] | None, allowed: tuple[str, ...]) ->
         try:
             wanted.update(parse_jurisdiction(text))
         except JurisdictionUnknown as exc:
-            raise ApiError("invalid_value", f"'jurisdiction': {exc}.", param="jurisdiction") from None
+            raise invalid_value("jurisdiction", f"cannot be read: {exc}") from None
     if len(wanted) > MAX_JURISDICTIONS:
         problem = f"'jurisdiction' names {len(wanted)} countries; at most {MAX_JURISDICTIONS} are allowed."
         raise ApiError("invalid_value", problem, param="jurisdiction")

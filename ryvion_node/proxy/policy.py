@@ -44,9 +44,9 @@ class Policy:
     def check(self, headers: Headers) -> None:
         """Raise ApiError 403 for a Host or an Origin that is not listed."""
         if headers.get("host", "").lower() not in self.hosts or len(headers.getlist("host")) != 1:
-            raise ApiError("host_not_allowed", "This endpoint is not served under that Host.")
+            raise ApiError("host_not_allowed", f"This endpoint is not served under that Host; {_add('allowed_hosts')}.")
         if any(origin not in self.origins for origin in headers.getlist("origin")):
-            raise ApiError("origin_not_allowed", "This web origin is not allowed; the operator can add it.")
+            raise ApiError("origin_not_allowed", f"This web origin is not allowed; {_add('allowed_origins')}.")
 
     def cors(self, headers: Headers) -> HeaderPairs:
         """The headers that let a listed origin read the answer, errors too."""
@@ -57,6 +57,10 @@ class Policy:
         if origin not in self.origins:
             return (vary,)
         return (vary, ("access-control-allow-origin", origin), ("access-control-expose-headers", EXPOSED))
+
+
+def _add(setting: str) -> str:
+    return f"the node's owner can add it to `{setting}` under [proxy] in config.toml"
 
 
 def is_preflight(method: str, headers: Headers) -> bool:

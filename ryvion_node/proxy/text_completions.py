@@ -141,7 +141,7 @@ def _texts(given: JsonValue) -> list[str]:
     if texts and all(isinstance(one, int | list) for one in texts) and isinstance(given, list):
         raise unsupported("prompt", "holds token ids; send text, executors have tokenizers of their own")
     if not texts or not all(isinstance(one, str) for one in texts):
-        raise ApiError("invalid_type", "'prompt': must be a text, or a list of texts.", param="prompt")
+        raise ApiError("invalid_type", "'prompt' must be a text, or a list of texts.", param="prompt")
     if not all(texts):
         raise invalid_value("prompt", "holds an empty text; there is nothing to continue")
     if len(texts) > MAX_CHOICES:

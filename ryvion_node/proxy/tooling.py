@@ -125,7 +125,12 @@ def _choice(choice: str | NamedChoice | None) -> tuple[str, str]:
 
 def output_format(wanted: ResponseFormat | None) -> OutputFormat:
     """The form of the answer as it is sold; raises ApiError for a schema that is missing or too large."""
-    if wanted is None or wanted.type == "text":
+    if wanted is None:
+        return OutputFormat()
+    if wanted.json_schema is None and (wanted.model_extra or {}).get("schema") is not None:
+        place = "'response_format.json_schema.schema', with the type 'json_schema'"
+        raise unsupported("response_format.schema", f"is not where a schema is read; put it at {place}")
+    if wanted.type == "text":
         return OutputFormat()
     if wanted.type == "json_object":
         return OutputFormat("json_object")

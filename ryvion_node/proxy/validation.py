@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from pydantic import ValidationError
 
+from ryvion_node.preferences_object import PreferencesObject
 from ryvion_node.proxy.errors import ApiError
 
 _UNION_TAG: Final = re.compile(r"<.*>")
@@ -25,10 +27,12 @@ def api_error(invalid: ValidationError) -> ApiError:
     if kind == "missing":
         return missing(param)
     if kind == "extra_forbidden":
-        return unsupported(param, "is not known here; perhaps it is misspelt")
+        known = PreferencesObject.model_fields if first["loc"][:-1] == ("ryvion",) else ()
+        return unsupported(param, f"is not known here; {_there_are(known)}")
     wrong_type = kind.endswith("_type") or (kind == "literal_error" and not isinstance(first["input"], str))
     code = "invalid_type" if wrong_type else "invalid_value"
-    return ApiError(code, f"'{param or 'the request body'}': {problem}.", param=param or None)
+    where = f"'{param}'" if param else "The request body"
+    return ApiError(code, _sentence(f"{where}: {problem.replace(' after validation', '')}"), param=param or None)
 
 
 def missing(param: str) -> ApiError:
@@ -38,7 +42,7 @@ def missing(param: str) -> ApiError:
 
 def invalid_value(param: str, problem: str) -> ApiError:
     """A field holds what it may not; `problem` goes on after its name."""
-    return ApiError("invalid_value", f"'{param}' {problem}.", param=param)
+    return ApiError("invalid_value", _sentence(f"'{param}' {problem}"), param=param)
 
 
 def unsupported(param: str, problem: str) -> ApiError:
@@ -52,6 +56,16 @@ def refuse_not_honoured(given: dict[str, object], table: dict[str, tuple[object,
         value = given[name]
         if value is not None and not any(_same(value, harmless) for harmless in table[name]):
             raise unsupported(f"{where}{name}", "would change the answer and is not supported here; leave it out")
+
+
+def _sentence(text: str) -> str:
+    """The text with its full stop, unless it ends as a question."""
+    return text if text.endswith("?") else f"{text}."
+
+
+def _there_are(known: Iterable[str]) -> str:
+    names = ", ".join(known)
+    return f"there are {names}" if names else "perhaps it is misspelt"
 
 
 def _same(value: object, harmless: object) -> bool:
