@@ -297,6 +297,10 @@ class KnowledgeSection(Section):
         default=None,
         description="Name of the model that makes the vectors of new knowledge bases. Unset: one that this node serves, else the one that most nodes offer.",
     )
+    buy_vectors: bool = Field(
+        default=True,
+        description="Buy vectors from other nodes where this one does not serve the embedding model itself. Switched off, passages leave in prompts only.",
+    )
 
 
 class LogSection(Section):

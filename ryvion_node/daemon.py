@@ -336,8 +336,8 @@ async def _start_buying(
     keys = KeyStore(paths.keys_file)
     knowledge: Knowledge | None = None
     if config.knowledge.enabled:
-        model = config.knowledge.embedding_model
-        service = KnowledgeService(paths.knowledge_file, buyer, keys.find, own_engine, model, _now_ms)
+        wanted = config.knowledge
+        service = KnowledgeService(paths.knowledge_file, buyer, keys.find, own_engine, wanted, _now_ms)
         knowledge = await services.start(service.run)
     settings = Settings(
         host=config.proxy.host,

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 from ryvion_node.engine.interface import Engine, EngineError, EngineModel
 from ryvion_node.executor.embedding import lot_bytes, lots
-from ryvion_node.knowledge.interface import EmbeddingRefused, EmbeddingUnavailable, Origin, Vectors
+from ryvion_node.knowledge.interface import (
+    EmbeddingModelAway,
+    EmbeddingRefused,
+    EmbeddingUnavailable,
+    Origin,
+    Vectors,
+)
 from ryvion_protocol.messages import EMBEDDING
 
 
@@ -37,4 +43,6 @@ class LocalEmbedder:
             wanted = model.digest == digest if digest is not None else self._model in (None, model.name)
             if model.kind == EMBEDDING and wanted:
                 return model
+        if digest is not None:
+            raise EmbeddingModelAway("this node does not serve the embedding model that made the other vectors")
         raise EmbeddingUnavailable("this node serves no such embedding model")

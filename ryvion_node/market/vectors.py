@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -66,13 +66,17 @@ class MarketEmbedder:
         disclosures: Disclosures,
         clock_ms: Callable[[], int],
         model: str | None,
+        digests: Mapping[str, bytes] | None = None,
     ) -> None:
-        """`model`: the only one to use for new knowledge bases (None: the one that most nodes offer)."""
+        """`model`: the only one to use for new knowledge bases (None: the one that most nodes offer). `digests`: model
+        names whose file is known, so that nothing else is bought under them.
+        """
         self._market = market
         self._find_key = find_key
         self._disclosures = disclosures
         self._clock_ms = clock_ms
         self._model = model
+        self._digests = digests or {}
 
     async def embed(self, texts: Sequence[str], origin: Origin, model: bytes | None) -> Vectors:
         """One job; raises EmbeddingUnavailable for whatever stands in its way."""
@@ -144,7 +148,8 @@ class MarketEmbedder:
     def _choose(self, places: tuple[str, ...], rules: Preferences, digest: bytes | None) -> tuple[str, bytes]:
         """Name and file to ask for: of those on offer there, the one that most nodes have, then the cheapest.
 
-        A seller that does not know its file's digest does not count: nobody could tell whose vectors those are.
+        A seller that does not know its file's digest does not count: nobody could tell whose vectors those are. Nor does
+        one with another file under the name of a known one, from which the market buys nothing.
         """
         nodes: Counter[tuple[str, bytes]] = Counter()
         price: dict[tuple[str, bytes], int] = {}
@@ -154,7 +159,8 @@ class MarketEmbedder:
                 continue
             for model in offer.models:
                 wanted = model.digest == digest if digest is not None else self._model in (None, model.name)
-                if model.kind == EMBEDDING and any(model.digest) and wanted:
+                is_known = any(model.digest) and self._digests.get(model.name, model.digest) == model.digest
+                if model.kind == EMBEDDING and is_known and wanted:
                     nodes[model.name, model.digest] += 1
                     price[model.name, model.digest] = min(model.price_in, price.get((model.name, model.digest), 2**63))
         if not nodes:
@@ -175,6 +181,8 @@ class MarketEmbedder:
                 chunks = await self._disclosures.embedded_chunks(origin.knowledge_base, origin.passages)
             except KnowledgeError as exc:
                 raise EmbeddingUnavailable(str(exc)) from exc
+            if len(chunks) < len(origin.passages):
+                raise EmbeddingUnavailable("some of them were deleted meanwhile")
         draft = Disclosure(
             job_id="",
             completion_id=completion_id,
@@ -216,10 +224,10 @@ class FirstAvailable:
 
     async def embed(self, texts: Sequence[str], origin: Origin, model: bytes | None) -> Vectors:
         """As the others; what the last one says when none does."""
-        *first, last = self._embedders
-        for embedder in first:
+        problem = EmbeddingUnavailable("this node serves no embedding model, and [knowledge] buy_vectors is off")
+        for embedder in self._embedders:
             try:
                 return await embedder.embed(texts, origin, model)
-            except EmbeddingUnavailable:
-                continue
-        return await last.embed(texts, origin, model)
+            except EmbeddingUnavailable as exc:
+                problem = exc
+        raise problem

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 
+from ryvion_node.config import KnowledgeSection
 from ryvion_node.engine.interface import Engine
 from ryvion_node.executor.vectors import LocalEmbedder
 from ryvion_node.keys import ApiKey
@@ -17,6 +18,7 @@ from ryvion_node.knowledge.search import Search
 from ryvion_node.knowledge.store import KnowledgeStore, open_store
 from ryvion_node.market.interface import Market
 from ryvion_node.market.vectors import FirstAvailable, MarketEmbedder
+from ryvion_node.models.catalogue import catalogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +39,15 @@ class KnowledgeService:
         market: Market,
         find_key: Callable[[str], ApiKey | None],
         own_engine: Engine | None,
-        model: str | None,
+        wanted: KnowledgeSection,
         clock_ms: Callable[[], int],
     ) -> None:
-        """`own_engine` runs models on this machine; `model` is the only one to use for new knowledge bases."""
+        """`own_engine` runs models on this machine."""
         self._path = path
         self._market = market
         self._find_key = find_key
         self._own_engine = own_engine
-        self._model = model
+        self._wanted = wanted
         self._clock_ms = clock_ms
 
     async def run(self, *, task_status: trio.TaskStatus[Knowledge] = trio.TASK_STATUS_IGNORED) -> None:
@@ -58,7 +60,13 @@ class KnowledgeService:
 
     def _embedder(self, store: KnowledgeStore) -> Embedder:
         """This machine's own model first: what it reads goes nowhere."""
-        bought = MarketEmbedder(self._market, self._find_key, store, self._clock_ms, self._model)
-        if self._own_engine is None:
-            return bought
-        return FirstAvailable(LocalEmbedder(self._own_engine, self._model), bought)
+        model = self._wanted.embedding_model
+        embedders: list[Embedder] = []
+        if self._own_engine is not None:
+            embedders.append(LocalEmbedder(self._own_engine, model))
+        if self._wanted.buy_vectors:
+            digests = catalogue().digests()
+            embedders.append(
+                MarketEmbedder(self._market, self._find_key, store, self._clock_ms, model, digests=digests)
+            )
+        return FirstAvailable(*embedders)

@@ -13,7 +13,7 @@ from ryvion_node.engine.interface import Embeddings, EngineError
 from ryvion_node.executor.vectors import LocalEmbedder
 from ryvion_node.keys import OWNER, ApiKey, KeyLimits
 from ryvion_node.knowledge.errors import KnowledgeUnavailable
-from ryvion_node.knowledge.interface import EmbeddingRefused, EmbeddingUnavailable, Origin
+from ryvion_node.knowledge.interface import EmbeddingModelAway, EmbeddingRefused, EmbeddingUnavailable, Origin
 from ryvion_node.knowledge.records import DisclosedChunk, Disclosure
 from ryvion_node.market.vectors import FirstAvailable, MarketEmbedder
 from ryvion_node.preferences import Preferences
@@ -40,6 +40,8 @@ class Record:
     disclosed: list[Disclosure] = field(default_factory=list)
     embedded: list[int] = field(default_factory=list)
     problem: str = ""
+    deleted: int = 0
+    """Passages that are not there any more."""
 
     async def record_disclosure(self, disclosure: Disclosure) -> None:
         if self.problem:
@@ -48,7 +50,8 @@ class Record:
         self.disclosed.append(disclosure)
 
     async def embedded_chunks(self, knowledge_base: str, texts_sha256: Sequence[bytes]) -> tuple[DisclosedChunk, ...]:
-        return tuple(DisclosedChunk(f"chk_{key[:12].hex()}", key.hex()) for key in texts_sha256)
+        there = texts_sha256[self.deleted :]
+        return tuple(DisclosedChunk(f"chk_{key[:12].hex()}", key.hex()) for key in there)
 
 
 def seller(seed: int = 1, **changes: Any) -> SellerPlan:
@@ -142,6 +145,31 @@ async def test_a_model_whose_file_is_not_known_makes_no_vectors() -> None:
         buy, _ = embedder(market)
         with pytest.raises(EmbeddingUnavailable, match="no node offers"):
             await buy.embed(TEXTS, BASE, None)
+
+
+async def test_another_file_under_a_known_name_does_not_count() -> None:
+    impostor = replace(MODEL, digest=b"i" * 32)
+    async with marketplace(seller(1, model=impostor), seller(2, model=impostor), seller(3)) as market:
+        record = Record(market)
+        known = {"vectors": MODEL.digest}
+        buy = MarketEmbedder(market.buyer, {"k1": KEY}.get, record, clock_ms, None, known)
+        assert (await buy.embed(TEXTS, BASE, None)).model == MODEL.digest
+
+
+async def test_passages_that_were_deleted_meanwhile_do_not_leave() -> None:
+    async with marketplace(seller()) as market:
+        buy, record = embedder(market)
+        record.deleted = 1
+        with pytest.raises(EmbeddingUnavailable, match="deleted meanwhile"):
+            await buy.embed(TEXTS, BASE, None)
+        assert nobody_saw(market.sellers)
+
+
+async def test_without_any_embedder_the_mend_is_named() -> None:
+    with pytest.raises(EmbeddingUnavailable, match="buy_vectors is off"):
+        await FirstAvailable().embed(TEXTS, BASE, None)
+    with pytest.raises(EmbeddingModelAway):
+        await FirstAvailable(LocalEmbedder(FakeEngine([MODEL]), None)).embed(TEXTS, BASE, OTHER.digest)
 
 
 async def test_a_node_that_breaks_is_on_record_beside_the_one_that_took_over() -> None:
