@@ -15,6 +15,7 @@ from typing import Final, Literal, Protocol
 from starlette.datastructures import Headers
 
 from ryvion_node.errors import OperatorError
+from ryvion_node.ledger.errors import LedgerError
 from ryvion_node.log import log_event
 from ryvion_node.proxy.constants import BUSY_RETRY_MS, MAX_IDEMPOTENCY_KEY_CHARACTERS, MAX_STORED_ANSWER_BYTES
 from ryvion_node.proxy.errors import ApiError, retry_headers
@@ -37,7 +38,7 @@ class Purchases(Protocol):
     """The books."""
 
     async def progress(self, completion_id: str) -> Progress:
-        """What came of a completion so far."""
+        """What came of a completion so far; raises LedgerError."""
         ...
 
 
@@ -130,15 +131,17 @@ class _Recorder:
             self._body += data
 
     async def store(self) -> None:
-        """Keep the answer if there was one, or an error after something was paid; an error before is no answer."""
-        progress = await self._purchases.progress(self._claim.completion_id)
-        wanted = progress == "paid" or (progress == "free" and self._status == 200)
-        if not wanted or len(self._body) > MAX_STORED_ANSWER_BYTES:
-            return
-        answer = StoredAnswer(self._status, self._headers, bytes(self._body))
+        """Keep the answer if there was one, or an error after something was paid; an error before is no answer.
+
+        What stands in the way must not keep the answer back.
+        """
         try:
-            await self._vault.write(self._seal.name, "answer", self._seal.close_answer(answer))
-        except (OperatorError, OSError) as exc:
+            progress = await self._purchases.progress(self._claim.completion_id)
+            wanted = progress == "paid" or (progress == "free" and self._status == 200)
+            if wanted and len(self._body) <= MAX_STORED_ANSWER_BYTES:
+                answer = StoredAnswer(self._status, self._headers, bytes(self._body))
+                await self._vault.write(self._seal.name, "answer", self._seal.close_answer(answer))
+        except (LedgerError, OperatorError, OSError) as exc:
             log_event(log, "answer_not_stored", level=logging.ERROR, reason=str(exc))
 
 

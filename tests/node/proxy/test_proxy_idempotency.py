@@ -10,9 +10,11 @@ import trio
 from proxy_clients import async_client
 from proxy_harness import HELLO, Endpoint, FakeKeys, Key, Reply, serving
 
+from ryvion_node.ledger.errors import LedgerUnavailable
 from ryvion_node.market.fake import Hold, Script, says
 from ryvion_node.market.interface import MarketError, Piece
 from ryvion_node.proxy import idempotency, vault
+from ryvion_node.proxy.idempotency import Progress
 from ryvion_node.proxy.settings import Settings
 from ryvion_node.proxy.vault import FolderVault, MemoryVault
 
@@ -233,6 +235,21 @@ async def test_a_damaged_file_is_never_a_second_purchase(folder: Path, suffix: s
         file.write_bytes(file.read_bytes()[:-1] + b"?" if damage is None else damage)
         again = await ask(endpoint)
         assert (again.status, again.error["code"]) == (409, "idempotency_answer_lost")
+        assert len(endpoint.market.orders) == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_books_that_cannot_be_read_keep_no_answer_back(stream: bool) -> None:
+    """It was paid for; only that it can be had again is lost."""
+
+    async def unreadable(completion_id: str) -> Progress:
+        raise LedgerUnavailable("the disk is gone")
+
+    async with serving(SCRIPTS) as endpoint:
+        endpoint.receipts.progress = unreadable  # type: ignore[method-assign]
+        reply = await ask(endpoint, stream=stream)
+        assert (reply.status, reply.complete) == (200, True)
+        assert (await ask(endpoint, stream=stream)).status == 500
         assert len(endpoint.market.orders) == 1
 
 
