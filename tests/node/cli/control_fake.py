@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 TOKEN = "control-token"
+Answer = tuple[int, object]
 
 
 @dataclass(slots=True)
@@ -26,14 +27,22 @@ class Asked:
 
 @dataclass(slots=True)
 class ControlFake:
-    """Path -> (status, answer); `asked` collects the requests."""
+    """Path, or method and path -> (status, answer), or several of them in turn, the last of which stays; `asked`
+    collects the requests.
+    """
 
-    answers: dict[str, tuple[int, object]]
+    answers: Mapping[str, Answer | list[Answer]]
     asked: list[Asked] = field(default_factory=list)
+
+    def answer(self, method: str, path: str) -> Answer:
+        found = self.answers[f"{method} {path}" if f"{method} {path}" in self.answers else path]
+        if isinstance(found, tuple):
+            return found
+        return found[0] if len(found) == 1 else found.pop(0)
 
 
 @contextmanager
-def serve_control(home: Path, answers: dict[str, tuple[int, object]]) -> Iterator[ControlFake]:
+def serve_control(home: Path, answers: Mapping[str, Answer | list[Answer]]) -> Iterator[ControlFake]:
     """Serve `answers` and write the control file that a running node would write."""
     fake = ControlFake(answers)
 
@@ -44,11 +53,15 @@ def serve_control(home: Path, answers: dict[str, tuple[int, object]]) -> Iterato
         def do_POST(self) -> None:
             self._answer()
 
+        def do_DELETE(self) -> None:
+            self._answer()
+
         def _answer(self) -> None:
             data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             token = self.headers.get("Authorization", "")
-            fake.asked.append(Asked(self.command, self.path, token, json.loads(data) if data else None))
-            status, answer = fake.answers[self.path]
+            is_json = data and self.headers.get("Content-Type") == "application/json"
+            fake.asked.append(Asked(self.command, self.path, token, json.loads(data) if is_json else data or None))
+            status, answer = fake.answer(self.command, self.path)
             body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
