@@ -251,7 +251,9 @@ def refuse(order: Order, offers: Sequence[Offer], short: Shortlist) -> MarketErr
     if any(one.miss.limit == "context" for one in closer):
         return MarketError("context_length_exceeded", f"this conversation fits no executor: {reasons}")
     if any(one.miss.limit == "price" for one in closer):
-        return MarketError("price_limit", f"no executor is within the price limit: {reasons}")
+        return MarketError(
+            "price_limit", f"no executor is within the price limit: {reasons}; raise it, or ask for less"
+        )
     return MarketError("no_capacity", f"no executor can take this job: {reasons}", retry_after_ms=10_000)
 
 

@@ -62,6 +62,7 @@ class Purse:
         message = f"the key's {_LIMITS[exceeded.limit]} leaves too little for this job: {state}"
         if exceeded.held:
             return MarketError("budget_held", f"{message}; what they do not use comes back", HELD_RETRY_MS)
+        message += "; ask for less, or raise it with `ryvion-node keys set`"
         if exceeded.limit == "hour":
             return MarketError("spending_velocity", message, await self._wait_ms(account, spent, limit))
         return MarketError("budget_exhausted", message)

@@ -127,6 +127,8 @@ def _param(error: MarketError, order: Order) -> str | None:
     """The parameter to change."""
     if error.code == "preferences_not_met":
         return "ryvion" if error.preference is None else f"ryvion.{error.preference}"
+    if error.code == "price_limit":
+        return None if order.max_price is None else "ryvion.max_price"
     if isinstance(order, EmbeddingOrder):
         param = _PARAM_OF_MARKET_CODE.get(error.code)
         return "input" if param == "messages" else param

@@ -125,6 +125,8 @@ async def test_the_lowest_of_all_limits_counts_and_says_whose_it_is() -> None:
         with pytest.raises(MarketError) as by_key:
             await buy(market, replace(ordered(total=5_000), max_price=10_000))
     assert (by_order.value.code, by_key.value.code) == ("price_limit", "budget_exhausted")
+    assert "ask for less" in str(by_order.value)
+    assert "`ryvion-node keys set`" in str(by_key.value)
 
 
 async def test_executors_are_told_the_limit_of_an_order_and_not_what_its_key_has_left(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from proxy_harness import serving
 
-from ryvion_node.market.fake import says
+from ryvion_node.market.fake import Script, says
+from ryvion_node.market.interface import MarketError
 from ryvion_node.preferences_object import PreferencesObject
 
 CHAT = {"model": "echo", "messages": [{"role": "user", "content": "hi"}]}
@@ -68,3 +69,12 @@ async def test_a_body_that_is_no_object_is_called_by_no_name() -> None:
     async with serving(SCRIPTS) as endpoint:
         reply = await endpoint.ask(*POST, [], **KEY)
     assert reply.error["message"] == "The request body: Input should be an object."
+
+
+@pytest.mark.parametrize(("extra", "param"), [({}, None), ({"ryvion": {"max_price": 1}}, "ryvion.max_price")])
+async def test_the_request_s_own_price_limit_is_named_when_it_has_one(
+    extra: dict[str, object], param: str | None
+) -> None:
+    async with serving({"echo": Script(before=(MarketError("price_limit", "too dear"),))}) as endpoint:
+        reply = await endpoint.ask(*POST, CHAT | extra, **KEY)
+    assert (reply.status, reply.error["param"]) == (402, param)
