@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ from hypothesis import strategies as st
 from knowledge_harness import BOUNDARY, ROOT, form, shelf
 from proxy_harness import serving
 
+from ryvion_node.proxy.constants import MAX_UPLOADS
 from ryvion_node.proxy.errors import ApiError
+from ryvion_node.proxy.exchange import Exchange
 from ryvion_node.proxy.knowledge import endpoints, upload
 from ryvion_node.proxy.knowledge.upload import Form, UploadedFile
 
@@ -211,27 +215,38 @@ async def test_what_is_no_upload(home: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert (missing.status, missing.error["code"]) == (404, "knowledge_base_not_found")
 
 
-async def test_uploads_wait_for_one_another_and_not_for_ever(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_uploads_wait_for_one_another(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    under_way: list[int] = []
+    full, go_on = trio.Event(), trio.Event()
+    read = endpoints.uploaded_files
+
+    async def held(exchange: Exchange) -> AsyncGenerator[UploadedFile, None]:
+        under_way.append((under_way[-1] if under_way else 0) + 1)
+        if under_way[-1] == MAX_UPLOADS:
+            full.set()
+        await go_on.wait()
+        async with contextlib.aclosing(read(exchange)) as files:
+            async for file in files:
+                yield file
+        under_way.append(under_way[-1] - 1)
+
+    monkeypatch.setattr(endpoints, "uploaded_files", held)
     async with shelf(home) as there:
         base = await there.create()
-        path = f"{ROOT}/{base}/documents"
-        slow = [await there.endpoint.connect() for _ in range(2)]
-        for client in slow:
-            headers = {"authorization": "Bearer sk-buyer", "content_type": MULTIPART, "content_length": "1000"}
-            await client.send("POST", path, form(("slow.txt", b"a"))[:50], **headers)
-        quick = await there.endpoint.connect()
-        body = form(("quick.txt", b"quick"))
-        await quick.send("POST", path, body, authorization="Bearer sk-buyer", content_type=MULTIPART)
-        with trio.move_on_after(0.2) as waiting:
-            await quick.reply()
-        assert waiting.cancelled_caught
-        await slow[0].stream.aclose()
-        reply = await quick.reply()
-        assert (reply.status, reply.json()["outcome"]) == (202, "added")
-        for client in (slow[1], quick):
-            await client.stream.aclose()
-        monkeypatch.setattr(endpoints, "UPLOAD_S", 0.0)
-        late = await there.upload(base, ("late.txt", b"late"))
+        async with trio.open_nursery() as nursery:
+            for number in range(MAX_UPLOADS + 2):
+                nursery.start_soon(there.upload, base, (f"{number}.txt", f"text {number}".encode()))
+            await full.wait()
+            go_on.set()
+        assert len(await there.knowledge.store.documents(base)) == MAX_UPLOADS + 2
+    assert max(under_way) == MAX_UPLOADS
+    assert under_way[-1] == 0
+
+
+async def test_an_upload_is_not_waited_for_for_ever(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "UPLOAD_S", 0.0)
+    async with shelf(home) as there:
+        late = await there.upload(await there.create(), ("late.txt", b"late"))
         assert (late.status, late.error["code"]) == (408, "request_timeout")
 
 
