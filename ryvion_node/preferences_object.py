@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 MAX_NODES: Final = 64
 """In one list: more than a person picks by hand, and a key's lists stay a few KB."""
-MAX_CHOICES: Final = 16
+MAX_ALTERNATIVES: Final = 16
 """Files, or quantisations, of one model that will do."""
 MAX_QUANTISATION_BYTES: Final = 64
 """As long as an offer can say it."""
@@ -64,7 +64,7 @@ def _one_or_many(value: object) -> str:
 
 
 OneOrMany = Annotated[
-    Annotated[T, Tag("<one>")] | Annotated[list[T], Field(min_length=1, max_length=MAX_CHOICES), Tag("<many>")],
+    Annotated[T, Tag("<one>")] | Annotated[list[T], Field(min_length=1, max_length=MAX_ALTERNATIVES), Tag("<many>")],
     Discriminator(_one_or_many),
 ]
 

@@ -88,9 +88,8 @@ class AnswerStream:
             if trio.current_time() < due_s:
                 await trio.sleep_until(due_s)
             else:
-                await self.send(
-                    KEEP_ALIVE
-                )  # cut short it is sent whole or not at all: connection.py shields each write
+                # Cancelled meanwhile, it is sent whole or not at all: connection.py shields each write.
+                await self.send(KEEP_ALIVE)
 
 
 class _Streamed:

@@ -33,7 +33,7 @@ from ryvion_node.keys import (
 from ryvion_node.ledger.spending import Allowance
 from ryvion_node.paths import TooOpen
 from ryvion_node.preferences import ANY_OFFER, Preferences
-from ryvion_node.preferences_object import MAX_CHOICES, MAX_NODES, MAX_QUANTISATION_BYTES
+from ryvion_node.preferences_object import MAX_ALTERNATIVES, MAX_NODES, MAX_QUANTISATION_BYTES
 from ryvion_node.proxy.access import ALLOWED
 from ryvion_protocol.schema import NodeKey
 
@@ -193,8 +193,10 @@ def test_preferences_are_kept_and_changed_one_by_one_while_we_run(store: KeyStor
 
 def test_keys_with_all_that_they_may_say_fit_the_file() -> None:
     nodes = frozenset(NodeKey(bytes([n]) * 32) for n in range(MAX_NODES))
-    words = frozenset(chr(0x10000 + n) * (MAX_QUANTISATION_BYTES // 4) for n in range(MAX_CHOICES))
-    full = Preferences("latency", MAX_LIMIT, nodes, nodes, frozenset(list(nodes)[:MAX_CHOICES]), words, "count-checked")
+    words = frozenset(chr(0x10000 + n) * (MAX_QUANTISATION_BYTES // 4) for n in range(MAX_ALTERNATIVES))
+    full = Preferences(
+        "latency", MAX_LIMIT, nodes, nodes, frozenset(list(nodes)[:MAX_ALTERNATIVES]), words, "count-checked"
+    )
     names = chr(0x10000) * keys_module.MAX_NAME_CHARACTERS
     limits = KeyLimits(MAX_LIMIT, MAX_LIMIT, MAX_LIMIT, MAX_LIMIT, MAX_LIMIT)
     key = ApiKey("key-12345678", names, "read-only", GROUPS["EU"], 2**53, "ab" * 32, limits, full)

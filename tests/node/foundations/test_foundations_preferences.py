@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ryvion_node.p2p.peer_id import peer_id_of
 from ryvion_node.preferences import ANY_OFFER, ASSURANCES, SORTS, Preferences
-from ryvion_node.preferences_object import MAX_CHOICES, MAX_NODES, PreferencesObject, preferences_object
+from ryvion_node.preferences_object import MAX_ALTERNATIVES, MAX_NODES, PreferencesObject, preferences_object
 from ryvion_protocol.schema import NodeKey
 
 NODES = [NodeKey(bytes([number]) * 32) for number in range(4)]
@@ -108,7 +108,7 @@ def test_nodes_files_and_quantisations_as_people_write_them() -> None:
         ({"deny": [NODES[0].hex(), 5]}, ("deny", 1)),
         ({"digest": []}, ("digest", "<many>")),
         ({"digest": "ab"}, ("digest", "<one>")),
-        ({"digest": [NODES[0].hex()] * (MAX_CHOICES + 1)}, ("digest", "<many>")),
+        ({"digest": [NODES[0].hex()] * (MAX_ALTERNATIVES + 1)}, ("digest", "<many>")),
         ({"quantisation": " "}, ("quantisation", "<one>")),
         ({"quantisation": ["Q8_0", "\x1b[2J"]}, ("quantisation", "<many>", 1)),
         ({"quantisation": "ŉ" * 32}, ("quantisation", "<one>")),
