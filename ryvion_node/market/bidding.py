@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 
 import trio
 
-from ryvion_node.market.constants import MAX_FIRST_TOKEN_S, QUOTE_GRACE_MAX_S, QUOTE_GRACE_MIN_S, QUOTE_TIMEOUT_S
+from ryvion_node.market.constants import (
+    MAX_FIRST_TOKEN_S,
+    QUOTE_GRACE_MAX_S,
+    QUOTE_GRACE_MIN_S,
+    QUOTE_TIMEOUT_S,
+    QUOTE_TURN_S,
+)
 from ryvion_node.market.filters import Eligible, candidate
 from ryvion_node.market.interface import Candidate, Order
 from ryvion_node.market.open_quotes import Hold, OpenQuotes
@@ -108,7 +114,7 @@ class Bidding:
         shortest_s = QUOTE_GRACE_MAX_S if patient else QUOTE_GRACE_MIN_S
         started = trio.current_time()
         waiting = {eligible.key: eligible for eligible in asked}
-        with trio.move_on_after(QUOTE_TIMEOUT_S) as scope:
+        with trio.move_on_after(QUOTE_TURN_S + QUOTE_TIMEOUT_S) as scope:
             while waiting:
                 answer = await answers.receive()
                 if isinstance(answer, LiveBid):
@@ -146,8 +152,12 @@ class Bidding:
         channel: JobChannel | None = None
         kept = False
         try:
+            hold = await self._turn(eligible)
+            if hold is None:
+                return line(
+                    "no_answer", f"no turn to ask within {QUOTE_TURN_S:g} s: too many requests of this node wait"
+                )
             with trio.fail_after(QUOTE_TIMEOUT_S):
-                hold = await self._open_quotes.hold(eligible.key, eligible.model.slots_total)
                 channel = JobChannel(await self._network.open_stream(eligible.key, MARKET_PROTOCOL), "requester")
                 request = pack(self._request(eligible, order, nonce))
                 await channel.send(request)
@@ -179,6 +189,12 @@ class Bidding:
                 hold.release()
             if channel is not None and not kept:
                 self._nursery.start_soon(channel.close)
+
+    async def _turn(self, eligible: Eligible) -> Hold | None:
+        """The right to ask; None when too many of this node's requests come before."""
+        with trio.move_on_after(QUOTE_TURN_S):
+            return await self._open_quotes.hold(eligible.key, eligible.model.slots_total)
+        return None
 
     def _request(self, eligible: Eligible, order: Order, nonce: bytes) -> QuoteRequest:
         room = eligible.completion_room

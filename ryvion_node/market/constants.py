@@ -13,7 +13,9 @@ SYNC_POLL_S: Final = 0.25
 """How often new peers are looked for; a newcomer sees the market this much after its first connection."""
 
 QUOTE_TIMEOUT_S: Final = 3.0
-"""For one round of quotes, dialling included."""
+"""From asking an executor to its quote, dialling included."""
+QUOTE_TURN_S: Final = 10.0
+"""To be let ask it, while other requests of this node do; as long as clients bear before they hear that all is full."""
 QUOTE_GRACE_MIN_S: Final = 0.02
 QUOTE_GRACE_MAX_S: Final = 0.25
 """After the first good bid the round waits as long again as that bid took, within these bounds."""

@@ -8,7 +8,8 @@ import trio.testing
 
 from ryvion_node.engine.fake import Script, fake_model
 from ryvion_node.executor.constants import MAX_HOLDS_PER_PEER
-from ryvion_node.market.constants import MAX_OPEN_QUOTES
+from ryvion_node.market.constants import MAX_OPEN_QUOTES, QUOTE_TIMEOUT_S, QUOTE_TURN_S
+from ryvion_node.market.interface import MarketError
 from ryvion_node.market.open_quotes import OpenQuotes
 from ryvion_protocol.schema import NodeKey
 from tests.node.market.marketplace import ANSWER, SellerPlan, buy, marketplace, order
@@ -30,6 +31,41 @@ async def test_as_many_orders_at_once_as_a_seller_has_slots_all_run() -> None:
             for _ in range(32):
                 nursery.start_soon(one)
         assert texts == [ANSWER] * 32
+
+
+async def test_a_turn_that_is_long_in_coming_is_no_quote_that_is_late() -> None:
+    model = fake_model("tiny", slots=4)
+    async with marketplace(SellerPlan(1, model=model, max_queue=16)) as market:
+        market.internet.delay_s = 0.3
+        texts: list[str] = []
+
+        async def one() -> None:
+            texts.append((await buy(market)).text)
+
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(12):
+                nursery.start_soon(one)
+        assert texts == [ANSWER] * 12
+        assert trio.current_time() - started > QUOTE_TIMEOUT_S
+
+
+async def test_a_request_does_not_wait_for_its_turn_for_ever() -> None:
+    async with marketplace(SellerPlan(1, model=fake_model("tiny", slots=2))) as market:
+        market.internet.delay_s = 60
+        told: list[str] = []
+
+        async def one() -> None:
+            with pytest.raises(MarketError) as caught:
+                await buy(market)
+            told.append(str(caught.value))
+
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(6):
+                nursery.start_soon(one)
+        assert trio.current_time() - started < QUOTE_TURN_S + QUOTE_TIMEOUT_S + 1
+        assert sum("no turn to ask" in text for text in told) == 2
 
 
 async def test_bids_that_lose_make_way_for_the_next() -> None:
