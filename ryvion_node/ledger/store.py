@@ -105,7 +105,7 @@ class SqliteLedger:
 
     async def record_acceptance(self, job_id: JobId, acceptance: bytes, *, accepted: bool, reason: str = "") -> bool:
         operation = transactions.accept_sold(job_id, acceptance, accepted, reason, self._clock())
-        return await self._writer.submit(operation)
+        return await self._writer.submit(operation, can_wait=True)
 
     async def settle_bought(self, settlement: Settlement) -> bool:
         return await self._writer.submit(transactions.settle_bought(settlement, self._clock()))

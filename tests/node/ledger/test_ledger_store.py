@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,22 @@ async def test_requests_that_wait_share_a_commit(store: SqliteLedger) -> None:
             nursery.start_soon(store.begin_job, begun(number))
     assert len(await store.unfinished_jobs("bought")) == 50
     assert store.commits < 10
+
+
+async def test_a_verdict_is_written_with_the_next_order_or_soon_by_itself(store: SqliteLedger) -> None:
+    await store.begin_job(begun(0, "sold"))
+    await store.begin_job(begun(1, "sold"))
+    await store.finish_sold(sold(0))
+    await store.finish_sold(sold(1, previous=sold(0).envelope_hash))
+    before = store.commits
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(store.record_acceptance, job_id(0), b"verdict", accepted=True))
+        await trio.testing.wait_all_tasks_blocked()
+        await store.begin_job(begun(2, "sold"))
+    assert store.commits == before + 1
+    assert await store.record_acceptance(job_id(1), b"verdict", accepted=True)
+    assert store.commits == before + 2
+    assert [job.job_id for job in await store.unfinished_jobs("sold")] == [job_id(2)]
 
 
 async def test_one_refused_request_does_not_take_its_group_with_it(store: SqliteLedger) -> None:
