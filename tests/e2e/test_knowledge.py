@@ -14,6 +14,7 @@ import pytest
 
 from ryvion_protocol.merkle import merkle_root
 from tests.e2e.live import LiveMarket, cli, live_market, wait_until
+from tests.e2e.real_documents import write_harbour
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -163,3 +164,54 @@ def test_a_node_that_serves_the_model_itself_sends_nothing_to_make_vectors(tmp_p
             assert found["method"] == "hybrid"
             assert disclosed(http) == []
         assert alone.jobs("buyer", "bought") == []
+
+
+def test_from_a_folder_to_the_proof_of_one_passage(client: openai.OpenAI, market: LiveMarket, tmp_path: Path) -> None:
+    docs = write_harbour(tmp_path)
+    home = ("--home", str(market.nodes["buyer"].paths.home))
+    base = cli("kb", "create", "harbour", *home).stdout.strip()
+
+    added = cli("kb", "add", "harbour", str(docs), "--json", *home)
+    assert added.returncode == 1, "one file is broken"
+    files = {file["filename"]: file for file in json.loads(added.stdout)["files"]}
+    broken = files.pop("harbour/broken.pdf")
+    assert "damaged" in broken["error"]
+    assert sorted(files) == [
+        f"harbour/{name}" for name in ("boats.md", "ferries.pdf", "prices.csv", "rules/harbour.docx")
+    ]
+    assert all(file["document"]["state"] == "ready" and file["document"]["embedded"] > 0 for file in files.values())
+    assert json.loads(added.stdout)["left_out"] == {"hidden": 1, "binary": 1}
+
+    (docs / "broken.pdf").unlink()
+    (docs / "boats.md").write_text("# Boats\n\nThe boat is called Heidi.\n")
+    again = cli("kb", "add", base, str(docs), *home)
+    assert again.returncode == 0
+    assert "replaced   harbour/boats.md" in again.stdout and "unchanged  harbour/ferries.pdf" in again.stdout
+    found = json.loads(cli("kb", "search", "harbour", "What is the boat called?", "--json", *home).stdout)
+    assert found["method"] == "hybrid"
+    assert "Heidi" in found["results"][0]["content"]
+    assert not any("Marigold" in result["content"] for result in found["results"])
+
+    about = say(client, base).model_extra["ryvion"]
+    ferry = next(source for source in about["sources"] if source["filename"] == "harbour/ferries.pdf")
+    assert ferry["page"] == 1
+
+    job_id = about["job_id"]
+    (left,) = json.loads(cli("kb", "disclosures", job_id, "--json", *home).stdout)["disclosures"]
+    assert (left["jurisdiction"], left["purpose"]) == ("CA", "prompt")
+    assert [chunk["chunk_id"] for chunk in left["chunks"]] == [source["chunk_id"] for source in about["sources"]]
+
+    receipt, proof = tmp_path / "receipt.json", tmp_path / "proof.json"
+    receipt.write_text(json.dumps(about))
+    assert cli("receipts", "verify", str(receipt), "--kb", "harbour", *home).returncode == 0
+    assert cli("receipts", "prove", job_id, "--chunk", ferry["chunk_id"], "-o", str(proof), *home).returncode == 0
+    verified = cli("receipts", "verify", str(proof))
+    assert verified.returncode == 0, verified.stdout
+    assert f"number {ferry['number']} of the {len(about['sources'])}" in verified.stdout
+
+    proof.write_text(proof.read_text().replace("quarter past eight", "quarter past nine"))
+    assert cli("receipts", "verify", str(proof)).returncode == 1
+    assert cli("kb", "delete", "harbour", "harbour/ferries.pdf", "--yes", *home).returncode == 0
+    gone = cli("receipts", "verify", str(receipt), "--kb", "harbour", *home)
+    assert gone.returncode == 1
+    assert "Not in this knowledge base" in gone.stdout
