@@ -73,7 +73,7 @@ def test_a_price_of_nothing_buys_nothing_and_a_misspelt_limit_is_no_limit(client
     with pytest.raises(openai.APIStatusError) as too_dear:
         ask(client, {"max_price": 0})
     assert (too_dear.value.status_code, too_dear.value.code) == (402, "price_limit")
-    with pytest.raises(openai.BadRequestError, match="misspelt") as misspelt:
+    with pytest.raises(openai.BadRequestError, match="is not known here; there are sort, max_price") as misspelt:
         ask(client, {"max_prize": 0})
     assert misspelt.value.param == "ryvion.max_prize"
 
