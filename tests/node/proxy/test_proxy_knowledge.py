@@ -170,6 +170,8 @@ async def test_a_query_stays_where_key_and_base_allow(home: Path) -> None:
         ({"name": " "}, "knowledge_limit", "name"),
         ({"name": "n" * 201}, "knowledge_limit", "name"),
         ({"name": "n", "jurisdiction": "Atlantis"}, "invalid_value", "jurisdiction"),
+        ({"name": "n", "jurisdiction": ""}, "invalid_value", "jurisdiction"),
+        ({"name": "n", "jurisdiction": []}, "invalid_value", "jurisdiction"),
         ({"name": "n", "jurisdicton": "DE"}, "unsupported_parameter", "jurisdicton"),
     ],
 )
