@@ -26,8 +26,10 @@ IGNORED: Final = frozenset(
 
 NOT_HONOURED: Final[dict[str, tuple[object, ...]]] = {
     "audio": (),
+    "chat_template_kwargs": ({},),
     "function_call": ("none", "auto"),
     "functions": ([],),
+    "grammar": ("",),
     "guided_choice": (),
     "guided_grammar": (),
     "guided_json": (),
@@ -36,12 +38,24 @@ NOT_HONOURED: Final[dict[str, tuple[object, ...]]] = {
     "min_tokens": (0,),
     "modalities": (["text"],),
     "prediction": (),
+    "provider": ({},),
+    "reasoning": ({}, {"effort": "none"}, {"enabled": False}),
     "reasoning_effort": ("none",),
     "stop_token_ids": ([],),
     "structured_outputs": (),
+    "thinking": ({"type": "disabled"},),
     "web_search_options": (),
 }
 """Parameter -> the values that ask for nothing. Anything else would change the result: refused by name."""
+
+CALLED_OTHERWISE: Final = {
+    "max_new_tokens": "max_tokens",
+    "max_output_tokens": "max_tokens",
+    "n_predict": "max_tokens",
+    "num_predict": "max_tokens",
+    "repeat_penalty": "repetition_penalty",
+}
+"""What other endpoints and servers call a parameter -> what it is called here. Let through, it would do nothing."""
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 
@@ -123,7 +137,11 @@ def chat_request(fields: Mapping[str, object]) -> ChatRequest:
 
 
 def _checked(request: ChatRequest) -> ChatRequest:
-    refuse_not_honoured(request.model_extra or {}, NOT_HONOURED, "")
+    extra = request.model_extra or {}
+    refuse_not_honoured(extra, NOT_HONOURED, "")
+    for name in extra.keys() & CALLED_OTHERWISE.keys():
+        if extra[name] is not None:
+            raise unsupported(name, f"is called '{CALLED_OTHERWISE[name]}' here")
     _check_limits(request)
     return request
 
