@@ -17,7 +17,7 @@ from ryvion_node.paths import FileMissing, Paths
 @home_option
 @json_option
 def locate(paths: Paths, as_json: bool) -> None:
-    """Say where this node keeps its key, ledger, API keys and configuration, where it runs, and its peer id.
+    """Say where this node keeps its key, ledger, API keys, knowledge bases and configuration, where it runs, and its peer id.
 
     Creates and changes nothing.
     """
@@ -41,6 +41,7 @@ def find_places(paths: Paths) -> dict[str, str | None]:
         "identity": str(paths.identity_file),
         "ledger": str(paths.ledger_file),
         "keys": str(paths.keys_file),
+        "knowledge": str(paths.knowledge_file),
         "answers": str(paths.answers_folder),
         "models": str(paths.models_folder),
         "log": log,

@@ -9,7 +9,7 @@ from pathlib import Path
 import apsw
 
 from ryvion_node.knowledge import bases, disclosures, lookup
-from ryvion_node.knowledge.database import connect, operator_errors, schema_version
+from ryvion_node.knowledge.database import connect, find_damage, operator_errors, schema_version
 from ryvion_node.knowledge.errors import KnowledgeBaseUnknown, KnowledgeMissing, KnowledgeTooOld
 from ryvion_node.knowledge.interface import KnowledgeBase, Passage
 from ryvion_node.knowledge.records import Disclosure
@@ -37,6 +37,10 @@ class KnowledgeView:
     def knowledge_bases(self) -> tuple[KnowledgeBase, ...]:
         """All, oldest first."""
         return bases.every(self._db)
+
+    def find_damage(self) -> str | None:
+        """What is wrong with the file; reads all of it. Indexes of words are not compared with the passages."""
+        return find_damage(self._db)
 
     def passages_of(self, knowledge_base: str, hashes: Sequence[bytes]) -> tuple[Passage, ...]:
         """Those whose text has one of these SHA-256; raises KnowledgeBaseUnknown."""

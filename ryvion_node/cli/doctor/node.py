@@ -1,4 +1,4 @@
-"""Doctor's look at this node's own things: configuration, key, ledger, ports, peers."""
+"""Doctor's look at this node's own things: configuration, key, ledger, knowledge bases, ports, peers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ryvion_node.cli.doctor.finding import Finding, fail, ok, warn
+from ryvion_node.cli.output import counted
 from ryvion_node.errors import OperatorError
 from ryvion_node.paths import FileMissing, Paths, make_private_folder, read_private_file
 
@@ -39,6 +40,7 @@ def examine_node(paths: Paths, config: NodeConfig) -> Iterator[Finding]:
     yield _identity(paths)
     yield _keys(paths)
     yield from _ledger(paths)
+    yield _knowledge(paths)
     running = is_held(paths.ledger_file)
     yield ok("node", "running" if running else "not running")
     yield from _ports(config, running=running)
@@ -103,6 +105,24 @@ def _ledger(paths: Paths) -> Iterator[Finding]:
         )
         return
     yield ok("ledger", f"{paths.ledger_file} is whole")
+
+
+def _knowledge(paths: Paths) -> Finding:
+    from ryvion_node.knowledge.errors import KnowledgeMissing
+    from ryvion_node.knowledge.reader import read_knowledge
+
+    subject, path = "knowledge bases", paths.knowledge_file
+    try:
+        with read_knowledge(path) as view:
+            damage, bases = view.find_damage(), view.knowledge_bases()
+    except KnowledgeMissing:
+        return ok(subject, "none yet; a node with an endpoint keeps them")
+    except OperatorError as exc:
+        return fail(subject, str(exc), "the message says what to do")
+    if damage is not None:
+        mend = "stop the node, keep the file, put a backup in its place"
+        return fail(subject, f"{path} is damaged: {damage}", mend)
+    return ok(subject, f"{path} is whole and has {counted(len(bases), 'knowledge base')}")
 
 
 def _ports(config: NodeConfig, *, running: bool) -> Iterator[Finding]:

@@ -156,6 +156,7 @@ def test_a_fresh_machine_has_nothing_that_fails(examine: Any, home: Path) -> Non
         "identity",
         "api keys",
         "ledger",
+        "knowledge bases",
         "node",
     }
     assert wanted <= findings.keys()
@@ -223,6 +224,15 @@ def test_a_damaged_ledger_fails(examine: Any, home: Path) -> None:
     ledger.write_bytes(b"not a database at all" * 100)
     findings, exit_code = examine()
     assert (findings["ledger"]["outcome"], exit_code) == ("fail", 1)
+
+
+def test_damaged_knowledge_bases_fail(examine: Any, home: Path) -> None:
+    home.mkdir(mode=0o700)
+    (home / "knowledge.db").touch(mode=0o600)
+    (home / "knowledge.db").write_bytes(b"not a database at all" * 100)
+    findings, exit_code = examine()
+    assert (findings["knowledge bases"]["outcome"], exit_code) == ("fail", 1)
+    assert "knowledge.db" in findings["knowledge bases"]["detail"]
 
 
 def test_a_bootstrap_node_that_answers_and_one_that_does_not(examine: Any, home: Path) -> None:
