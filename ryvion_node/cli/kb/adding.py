@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from ryvion_node.cli.control_client import NodeRefused
 from ryvion_node.cli.kb.api import Json, KnowledgeApi
 from ryvion_node.cli.kb.files import CannotRead, FoundFile, Selection, read_file
-from ryvion_node.knowledge.constants import MAX_FILE_BYTES
+from ryvion_node.knowledge.constants import MAX_FILE_BYTES, MAX_WAITING_BYTES
 
+MAX_AHEAD_BYTES: Final = MAX_WAITING_BYTES // 8
+"""Sent and not seen read. The node refuses files beyond what it keeps of unread ones, and others may add some too."""
 POLL_S: Final = 0.2
 """Between two looks at a document that is not through. A short one takes about a second."""
 _OF_ONE_FILE: Final = (400, 413, 415)
@@ -59,18 +61,24 @@ class Watcher(Protocol):
         """A document, as it is now."""
 
 
-def send_files(api: KnowledgeApi, base_id: str, selection: Selection, watcher: Watcher) -> list[Result]:
-    """Hand over all that can be read. What is wrong with one file is its own result; raises OperatorError else."""
+def add_files(api: KnowledgeApi, base_id: str, selection: Selection, watcher: Watcher, *, wait: bool) -> list[Result]:
+    """Hand over all that can be read, and with `wait` look until the node is through with each document.
+
+    What is wrong with one file is its own result; raises OperatorError for what is wrong with the node.
+    """
     results = [Result(name, "refused", error=reason) for name, reason in selection.unreadable]
+    ahead: deque[tuple[int, int]] = deque()
+    """Place in `results` and bytes of each that the node may not have read."""
     for number, file in enumerate(selection.files, start=1):
         watcher.sending(number, file)
+        ahead.append((len(results), file.size_bytes))
         results.append(_send(api, base_id, file, watcher))
-    return results
-
-
-def wait_for(api: KnowledgeApi, base_id: str, results: Sequence[Result], watcher: Watcher) -> list[Result]:
-    """Look until the node is through with each document, whether it was added now or before; raises OperatorError."""
-    watcher.reading(sum(_is_under_way(result) for result in results))
+        while wait and sum(size for _, size in ahead) > MAX_AHEAD_BYTES:
+            index, _ = ahead.popleft()
+            results[index] = _wait(api, base_id, results[index], watcher)
+    if not wait:
+        return results
+    watcher.reading(len({result.document["id"] for result in results if result.document and _is_under_way(result)}))
     return [_wait(api, base_id, result, watcher) for result in results]
 
 

@@ -71,7 +71,7 @@ def add(base: str, files: tuple[Path, ...], no_wait: bool, paths: Paths, as_json
 
     Exits 1 when a file was refused or could not be read; the others are added all the same.
     """
-    from ryvion_node.cli.kb.adding import send_files, wait_for
+    from ryvion_node.cli.kb.adding import add_files
     from ryvion_node.cli.kb.api import KnowledgeApi
     from ryvion_node.cli.kb.files import select_files
     from ryvion_node.cli.kb.progress import watching
@@ -80,10 +80,12 @@ def add(base: str, files: tuple[Path, ...], no_wait: bool, paths: Paths, as_json
     api = KnowledgeApi(paths)
     base_id = api.base(base)["id"]
     selection = select_files(files)
-    with watching(selection.files, quiet=as_json) as watcher:
-        results = send_files(api, base_id, selection, watcher)
-        if not no_wait:
-            results = wait_for(api, base_id, results, watcher)
+    try:
+        with watching(selection.files, quiet=as_json) as watcher:
+            results = add_files(api, base_id, selection, watcher, wait=not no_wait)
+    except KeyboardInterrupt:
+        click.echo("What was sent is read all the same; run the command again for the rest.", err=True)
+        raise
     if as_json:
         print_json(
             {

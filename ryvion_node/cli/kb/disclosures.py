@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from ryvion_node.cli.kb.api import Json, named
+from ryvion_node.cli.kb.api import Json, NoSuchKnowledgeBase, named
 from ryvion_node.cli.options import home_option, json_option
 from ryvion_node.cli.output import counted, print_json, print_table, short_key, time_text
 from ryvion_node.paths import Paths
@@ -125,9 +125,12 @@ def _place(passage: Passage | None) -> Json | None:
 
 def _base_id(view: KnowledgeView, wanted: str) -> str:
     """What was deleted is on record under its id alone."""
-    if wanted.startswith("kb_"):
-        return wanted
-    return named(((base.id, base.name) for base in view.knowledge_bases()), wanted)
+    try:
+        return named(((base.id, base.name) for base in view.knowledge_bases()), wanted)
+    except NoSuchKnowledgeBase:
+        if wanted.startswith("kb_"):
+            return wanted
+        raise
 
 
 def _row(disclosure: Disclosure) -> tuple[str, ...]:

@@ -215,6 +215,26 @@ def test_what_is_wrong_with_the_node_stops_adding(run: Run, home: Path, docs: Pa
     assert "The disk is full." in str(added.error)
 
 
+def test_a_folder_larger_than_the_node_keeps_unread_is_sent_as_it_is_read(
+    run: Run, home: Path, docs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adding, "MAX_AHEAD_BYTES", 2)
+    (docs / "ferries.pdf").unlink()
+    for name in "abcd":
+        (docs / f"{name}.md").write_text("x")
+    path = f"{ROOT}/{KB}/documents"
+    queued = [QUEUED | {"id": f"doc_{name * 24}", "filename": f"docs/{name}.md", "outcome": "added"} for name in "abcd"]
+    answers: dict[str, Answer | list[Answer]] = {ROOT: listed(BASE), path: [(202, one) for one in queued]}
+    answers |= {f"{path}/{one['id']}": (200, one | {"state": "ready"}) for one in queued}
+    with serve_control(home, answers) as control:
+        added = run("kb", "add", KB, str(docs))
+    assert added.exit_code == 0
+    asked = [(one.method, one.path.removeprefix(path)[:6]) for one in control.asked[1:]]
+    send = ("POST", "")
+    assert asked[:5] == [send, send, send, ("GET", "/doc_a"), send]
+    assert sorted(asked[5:]) == [("GET", f"/doc_{name}") for name in "bcd"]
+
+
 def test_an_odd_name_arrives_as_one_name(run: Run, home: Path, tmp_path: Path) -> None:
     odd = tmp_path / 'ü "a"; name="x\\y\r\nz.txt'
     odd.write_text("text")
