@@ -14,6 +14,7 @@ from ryvion_node.ledger.interface import Ledger
 from ryvion_node.ledger.records import Evidence, EvidenceKind, JobBegun, Settlement
 from ryvion_node.market.bidding import LiveBid
 from ryvion_node.market.constants import (
+    FIRST_TOKEN_GRACE_S,
     JOB_GRACE_S,
     SETTLE_TIMEOUT_S,
     STARTED_TIMEOUT_S,
@@ -153,7 +154,8 @@ class Attempt(Generic[P]):
 
     async def next_piece(self) -> P | None:
         """The next piece of the answer, or None after the last; raises AttemptFailed when the job breaks."""
-        first_s = max(self._desk.first_token_timeout_s, 2 * self.bid.quote.first_token_ms / 1000)
+        promised_s = self.bid.quote.first_token_ms / 1000
+        first_s = max(self._desk.first_token_timeout_s, promised_s + min(promised_s, FIRST_TOKEN_GRACE_S))
         left_s = self._begun_at + self.terms.lifetime_s + JOB_GRACE_S - trio.current_time()
         # One deadline until something comes: frames that show nothing are no sign of life.
         with _translated(min(TOKEN_TIMEOUT_S if self.delivered else first_s, max(left_s, 0)), "send the next token"):

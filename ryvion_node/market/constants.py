@@ -35,6 +35,11 @@ JOB_GRACE_S: Final = 10.0
 """On top of the order's lifetime, since the executor's begins when the order reaches it."""
 MAX_FIRST_TOKEN_S: Final = 300.0
 """A bid that promises its first token later than this is refused: it would leave half of the order's lifetime."""
+SLOW_FIRST_TOKEN_S: Final = 10.0
+"""A bid that promises its first token later wins by balance only where none is quicker: a seller who asks nothing and
+stalls would keep every order waiting for minutes."""
+FIRST_TOKEN_GRACE_S: Final = 30.0
+"""On top of a long promise; of a short one it may take twice as long."""
 MAX_BYTES_PER_TOKEN: Final = 1024
 """Of text; far above any vocabulary's longest token, so that an executor that sends without end is cut off."""
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024

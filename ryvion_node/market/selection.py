@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Final
 
+from ryvion_node.market.constants import SLOW_FIRST_TOKEN_S
 from ryvion_node.market.filters import Eligible, candidate
 from ryvion_node.market.interface import Candidate, Order
 from ryvion_node.market.wanted import expected_completion
@@ -115,7 +116,7 @@ def _rank(one: _Figures, typical: _Figures, sort: Sort) -> tuple[float, float]:
     balance = _loss_by(one, typical, "balanced")
     match sort:
         case "balanced":
-            return (0, balance)
+            return (one.wait_s > SLOW_FIRST_TOKEN_S, balance)
         case "price":
             return (one.cost, balance)
         case "latency":

@@ -16,6 +16,7 @@ from ryvion_node.market.filters import Eligible, PromptLength
 from ryvion_node.market.interface import MarketError, Taken
 from ryvion_node.p2p.channel import JobChannel
 from ryvion_node.p2p.interface import Stream, StreamBroken
+from ryvion_node.preferences import Preferences
 from ryvion_protocol.constants import MARKET_PROTOCOL
 from ryvion_protocol.job import job_id_of
 from ryvion_protocol.messages import ChatMessage, Delta, Hardware, Offer, Quote, QuoteRequest, Started, Withdraw
@@ -100,6 +101,19 @@ async def test_seller_that_made_its_client_give_up_is_asked_last() -> None:
         await trio.sleep(6)
         route = await market.buyer.route(order())
         assert route.winner == market.sellers[1].identity.public_key
+
+
+async def test_bait_that_costs_nothing_and_stalls_is_taken_by_nobody_with_a_choice() -> None:
+    """Whoever has none, or asked for the lowest price, waits no longer than was promised, and a little."""
+    late = replace(fake_model("tiny"), load_ms=290_000)
+    bait = SellerPlan(1, price_in=0, price_out=0, model=late, script=lambda _: Script(ANSWER, prompt_s=10_000))
+    async with marketplace(bait, SellerPlan(2)) as market:
+        began = trio.current_time()
+        assert (await buy(market)).text == ANSWER
+        assert trio.current_time() - began < 1
+        assert market.sellers[0].engine.requests == []
+        assert (await buy(market, order(preferences=Preferences(sort="price")))).text == ANSWER
+        assert 290 < trio.current_time() - began < 325
 
 
 async def test_no_order_lets_a_seller_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
