@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ryvion_node.knowledge.interface import Chunk, Passage
-from ryvion_node.knowledge.ranking import Tuning, affordable_words, diverse, fit, fuse
+from ryvion_node.knowledge.ranking import Tuning, affordable_words, agreement, diverse, fit, fuse
 
 RANKINGS = st.lists(st.integers(0, 30), unique=True, max_size=20)
 
@@ -44,10 +44,24 @@ def test_one_ranking_alone_keeps_its_order(ranking: list[int]) -> None:
     assert [number for number, _ in fuse(ranking, [])] == ranking == [number for number, _ in fuse([], ranking)]
 
 
-def test_the_scores_are_those_of_the_paper() -> None:
-    assert fuse([7, 8], [8]) == [(8, 1 / 62 + 1 / 61), (7, 1 / 61)]
+def test_the_scores_are_those_of_the_paper_where_both_rankings_agree() -> None:
+    assert fuse([7, 8], [7], Tuning(rank_constant=60)) == [(7, 2 / 61), (8, 1 / 62)]
     weighted = Tuning(rank_constant=1, text_weight=2.0, vector_weight=0.5)
-    assert fuse([7], [8], weighted) == [(7, 1.0), (8, 0.25)]
+    assert fuse([7, 8], [7], weighted) == [(7, 1.25), (8, 2 / 3)]
+
+
+def test_vectors_count_for_as_much_as_words_confirm_them() -> None:
+    text, strange = [*range(100, 150)], [*range(300, 350)]
+    assert agreement(text, strange, 10) == 0 and fuse(text, strange)[:50] == fuse(text, [])
+    confirmed = [103, 101, 102, *range(104, 110), *range(200, 241)]
+    assert agreement(text, confirmed, 10) == 0.9
+    assert [number for number, _ in fuse(text, confirmed)][:2] == [101, 103]
+    assert agreement(text, [*range(105, 110), *range(200, 245)], 10) == 0.5
+
+
+def test_a_few_passages_are_no_agreement_because_both_rankings_have_all() -> None:
+    assert agreement([1, 2, 3], [3, 2, 1], 10) == 0 and agreement([1, 2, 3], [1, 3, 2], 10) == 1
+    assert agreement([], [1], 10) == agreement([], [], 10) == 0
 
 
 @given(TEXTS, st.integers(1, 8))
@@ -68,7 +82,7 @@ def test_a_passage_that_repeats_a_better_one_makes_room_for_another() -> None:
 def test_one_document_does_not_fill_the_results_while_others_have_something() -> None:
     long = [Text(1, 100 * number, 100 * number + 90, f"word{number}") for number in range(5)]
     other = [Text(2, 0, 9, "tin"), Text(3, 0, 9, "lead")]
-    assert diverse([*long, *other], 5) == [*long[:3], *other]
+    assert diverse([*long, *other], 5) == [*long[:4], other[0]]
     assert diverse(long, 5) == long
 
 
