@@ -54,8 +54,10 @@ def proved(envelope: AuditEnvelope | None, passages: object) -> Iterator[Finding
         yield _proved(envelope, passage)
 
 
-def recognised(envelope: AuditEnvelope | None, texts: Mapping[str, str]) -> Iterator[Finding]:
-    """Whether all passages of the prompt are among `texts`, each with where it stands; and their root."""
+def recognised(envelope: AuditEnvelope | None, places: Mapping[bytes, str]) -> Iterator[Finding]:
+    """Whether all passages of the prompt are among `places`: `passage_hash` of a text, and where it stands. And their
+    root.
+    """
     if envelope is None:
         yield Finding(KEY, "failed", "There is no signed audit envelope, so nobody said what the prompt held.")
         return
@@ -63,7 +65,6 @@ def recognised(envelope: AuditEnvelope | None, texts: Mapping[str, str]) -> Iter
     if not hashes:
         yield Finding(KEY, "failed", "The envelope names no passage: there was none in the prompt.")
         return
-    places = {passage_hash(text): where for text, where in texts.items()}
     for number, digest in enumerate(hashes, start=1):
         if digest in places:
             yield Finding(f"passage_{number}", "passed", f"It is {places[digest]}.")

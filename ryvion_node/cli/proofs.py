@@ -98,20 +98,20 @@ def held_against(
     """
     from ryvion_node.knowledge.reader import read_knowledge
     from ryvion_protocol.exported import envelope_of
-    from ryvion_protocol.passages import recognised
+    from ryvion_protocol.passages import passage_hash, recognised
 
+    envelopes = [envelope_of(receipt) for receipt in exported]
+    hashes = {digest for envelope in envelopes if envelope is not None for digest in envelope.chunk_hashes}
     with read_knowledge(paths.knowledge_file) as view:
         base_id = named(((base.id, base.name) for base in view.knowledge_bases()), wanted)
-        judged = []
-        for receipt, verdict in zip(exported, verdicts, strict=True):
-            envelope = envelope_of(receipt)
-            hashes = () if envelope is None else envelope.chunk_hashes
-            texts = {
-                passage.chunk.text: f"{where_text(place_json(passage))} ({passage.chunk_id})"
-                for passage in view.passages_of(base_id, hashes)
-            }
-            judged.append(replace(verdict, findings=(*verdict.findings, *recognised(envelope, texts))))
-    return judged
+        places = {
+            passage_hash(passage.chunk.text): f"{where_text(place_json(passage))} ({passage.chunk_id})"
+            for passage in view.passages_of(base_id, tuple(hashes))
+        }
+    return [
+        replace(verdict, findings=(*verdict.findings, *recognised(envelope, places)))
+        for verdict, envelope in zip(verdicts, envelopes, strict=True)
+    ]
 
 
 def left_by(paths: Paths, job_id: str) -> list[Json]:

@@ -123,11 +123,11 @@ def test_a_proof_of_an_envelope_without_passages_fails() -> None:
 
 def test_passages_are_recognised_by_their_text() -> None:
     envelope = grounded_envelope()
-    places = {text: f"ferries.pdf, page {number}" for number, text in enumerate(TEXTS, start=1)}
+    places = {passage_hash(text): f"ferries.pdf, page {number}" for number, text in enumerate(TEXTS, start=1)}
     found = list(recognised(envelope, places))
     assert [one.outcome for one in found] == ["passed"] * 6
     assert "ferries.pdf, page 3" in found[2].detail and envelope.chunk_root.hex() in found[-1].detail
-    del places[TEXTS[3]]
+    del places[passage_hash(TEXTS[3])]
     assert [one.name for one in recognised(envelope, places) if one.outcome == "failed"] == ["passage_4"]
 
 
