@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Final, Literal
 
-from ryvion_node.market.constants import EXPECTED_COMPLETION_TOKENS, MAX_REASONS_TOLD
+from ryvion_node.market.constants import DEFAULT_RETRY_MS, EXPECTED_COMPLETION_TOKENS, MAX_REASONS_TOLD
 from ryvion_node.market.interface import Candidate, MarketError, Order
 from ryvion_node.market.wanted import expected_completion, needed_features
 from ryvion_node.p2p.peer_id import peer_id_of
@@ -258,8 +259,13 @@ def refuse(order: Order, offers: Sequence[Offer], short: Shortlist) -> MarketErr
 
 
 def _not_on_offer(order: Order, offers: Sequence[Offer]) -> MarketError:
-    names = sorted({m.name for offer in offers for m in offer.models if m.kind == order.kind})
-    on_offer = f"on offer now: {', '.join(names)}" if names else "no executor is in reach"
+    if not offers:
+        mend = "a node that has just started hears of them within seconds; `up --bootstrap` names another to meet them through"
+        return MarketError("no_capacity", f"no executor is in reach: {mend}", retry_after_ms=DEFAULT_RETRY_MS)
+    names = {m.name for offer in offers for m in offer.models if m.kind == order.kind}
+    close = dict.fromkeys(get_close_matches(order.model, sorted(names), n=MAX_REASONS_TOLD))
+    told = _some([*close, *sorted(names - close.keys())], ", ", ranked=True)
+    on_offer = f"on offer now: {told or 'nothing of that kind'}"
     others = {m.kind for offer in offers for m in offer.models if m.name == order.model}
     wrong = f"'{order.model}' is a model of kind {min(others)}, wanted is {order.kind}" if others else ""
     missing_model = wrong or f"no executor serves the model '{order.model}'"
@@ -292,8 +298,8 @@ def _either(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
 
 
-def _some(texts: Iterable[str], joint: str = "; ") -> str:
-    """Each once, as far as anybody reads."""
-    distinct = sorted(set(texts))
+def _some(texts: Iterable[str], joint: str = "; ", *, ranked: bool = False) -> str:
+    """Each once, as far as anybody reads; `ranked`: in the order given."""
+    distinct = list(dict.fromkeys(texts)) if ranked else sorted(set(texts))
     more = len(distinct) - MAX_REASONS_TOLD
     return joint.join([*distinct[:MAX_REASONS_TOLD], *([f"and {more} more"] if more > 0 else [])])

@@ -10,6 +10,7 @@ import trio
 
 from ryvion_node.engine.fake import FakeCounter, Script, fake_model
 from ryvion_node.engine.interface import EngineError, GenerationRequest, Sampling
+from ryvion_node.market.constants import DEFAULT_RETRY_MS, MAX_REASONS_TOLD
 from ryvion_node.market.interface import MarketError, Piece
 from ryvion_node.p2p.interface import Stream
 from ryvion_protocol.constants import MARKET_PROTOCOL
@@ -108,8 +109,18 @@ async def test_unknown_model_names_what_is_on_offer() -> None:
 
 async def test_empty_market_says_so() -> None:
     async with marketplace() as market:
-        with pytest.raises(MarketError, match="no executor is in reach"):
+        with pytest.raises(MarketError, match=r"no executor is in reach.*--bootstrap") as caught:
             await buy(market)
+    # No model is unknown where nothing is known: clients try this again, and a node that has just started hears offers.
+    assert (caught.value.code, caught.value.retry_after_ms) == ("no_capacity", DEFAULT_RETRY_MS)
+
+
+async def test_names_that_are_close_are_told_before_all_others() -> None:
+    models = [fake_model(f"other-{number}") for number in range(MAX_REASONS_TOLD)]
+    plans = [SellerPlan(seed, model=model) for seed, model in enumerate([fake_model("ryvion-tiny"), *models], 1)]
+    async with marketplace(*plans) as market:
+        with pytest.raises(MarketError, match=r"on offer now: ryvion-tiny, other-0, .*, and 1 more"):
+            await buy(market, order(model="ryvion-tinny"))
 
 
 async def test_conversation_that_fits_nowhere_is_refused_before_any_quote() -> None:
