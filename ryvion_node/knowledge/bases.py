@@ -14,11 +14,7 @@ from ryvion_node.knowledge.errors import KnowledgeBaseUnknown, KnowledgeLimit
 from ryvion_node.knowledge.interface import KnowledgeBase
 from ryvion_node.knowledge.records import BaseIndex
 
-_SELECT: Final = """
-    SELECT bases.id, bases.name, bases.jurisdictions, bases.key_id, bases.created_ms, count(documents.number),
-        coalesce(sum(documents.chunks) FILTER (WHERE documents.state = 'ready'), 0)
-    FROM bases LEFT JOIN documents ON documents.base = bases.number
-"""
+_SELECT: Final = "SELECT id, name, jurisdictions, key_id, created_ms, documents, chunks FROM bases"
 
 
 def create(db: apsw.Connection, name: str, jurisdictions: tuple[str, ...], key_id: str, now_ms: int) -> KnowledgeBase:
@@ -44,12 +40,12 @@ def create(db: apsw.Connection, name: str, jurisdictions: tuple[str, ...], key_i
 
 def every(db: apsw.Connection) -> tuple[KnowledgeBase, ...]:
     """All, oldest first."""
-    return tuple(map(_base, db.execute(f"{_SELECT} GROUP BY bases.number ORDER BY bases.number")))
+    return tuple(map(_base, db.execute(f"{_SELECT} ORDER BY number")))
 
 
 def get(db: apsw.Connection, base_id: str) -> KnowledgeBase:
     """Raises KnowledgeBaseUnknown."""
-    row = one(db, f"{_SELECT} WHERE bases.id = ? GROUP BY bases.number", base_id)
+    row = one(db, f"{_SELECT} WHERE id = ?", base_id)
     if row is None:
         raise unknown(base_id)
     return _base(row)
@@ -57,7 +53,7 @@ def get(db: apsw.Connection, base_id: str) -> KnowledgeBase:
 
 def get_index(db: apsw.Connection, base_id: str) -> BaseIndex:
     """Raises KnowledgeBaseUnknown."""
-    found = _index(db, "bases.id = ?", base_id)
+    found = _index(db, "id = ?", base_id)
     if found is None:
         raise unknown(base_id)
     return found
@@ -65,7 +61,7 @@ def get_index(db: apsw.Connection, base_id: str) -> BaseIndex:
 
 def index_of(db: apsw.Connection, number: int) -> BaseIndex:
     """Of a knowledge base that is there."""
-    found = _index(db, "bases.number = ?", number)
+    found = _index(db, "number = ?", number)
     assert found is not None, "documents go before their knowledge base"
     return found
 
@@ -119,11 +115,7 @@ def _forget_unused_vectors(db: apsw.Connection, model: bytes) -> None:
 def _index(db: apsw.Connection, where: str, value: str | int) -> BaseIndex | None:
     row = one(
         db,
-        f"""
-        SELECT number, id, key_id, jurisdictions, model, coalesce(dimensions, 0), (
-            SELECT coalesce(sum(chunks), 0) FROM documents WHERE base = bases.number AND state = 'ready'
-        ) FROM bases WHERE {where}
-        """,
+        f"SELECT number, id, key_id, jurisdictions, model, coalesce(dimensions, 0), chunks FROM bases WHERE {where}",
         value,
     )
     if row is None:

@@ -28,8 +28,8 @@ from ryvion_node.knowledge.reading.filenames import safe_filename
 from ryvion_node.knowledge.records import Added
 
 _SELECT: Final = """
-    SELECT documents.id, bases.id, filename, lower(hex(sha256)), size_bytes, state, pages, chunks, embedded, error,
-        warnings, note, documents.created_ms, documents.number
+    SELECT documents.id, bases.id, filename, lower(hex(sha256)), size_bytes, state, pages, documents.chunks, embedded,
+        error, warnings, note, documents.created_ms, documents.number
     FROM documents JOIN bases ON bases.number = documents.base
 """
 
@@ -143,7 +143,7 @@ def _check_room(db: apsw.Connection, base: int, size: int) -> None:
     """Raise KnowledgeLimit when one more document of `size` bytes is too much."""
     if size > MAX_FILE_BYTES:
         raise KnowledgeLimit(f"the file has {size} bytes; the most is {MAX_FILE_BYTES}, split it")
-    if one(db, "SELECT count(*) FROM documents WHERE base = ?", base)[0] >= MAX_DOCUMENTS:
+    if one(db, "SELECT documents FROM bases WHERE number = ?", base)[0] >= MAX_DOCUMENTS:
         raise KnowledgeLimit(f"the knowledge base has {MAX_DOCUMENTS} documents, the most possible; make another one")
     waiting = one(db, "SELECT coalesce(sum(size_bytes), 0) FROM documents WHERE state = 'queued' OR state = 'reading'")
     if waiting[0] + size > MAX_WAITING_BYTES:

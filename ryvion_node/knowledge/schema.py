@@ -19,6 +19,8 @@ CREATE TABLE bases (
     jurisdictions TEXT    NOT NULL,
     key_id        TEXT    NOT NULL,
     created_ms    INTEGER NOT NULL,
+    documents     INTEGER NOT NULL DEFAULT 0, -- kept by triggers: every search and step asks, and counting 100,000 took 0.1 s
+    chunks        INTEGER NOT NULL DEFAULT 0,
     model         BLOB    CHECK (length(model) = 32),
     dimensions    INTEGER CHECK (dimensions > 0),
     cleaning      TEXT    NOT NULL DEFAULT 'done' CHECK (cleaning IN ('done', 'due', 'begun')),
@@ -49,8 +51,21 @@ CREATE UNIQUE INDEX documents_coming  ON documents (base, filename) WHERE state 
 CREATE INDEX        documents_base    ON documents (base, number);
 CREATE INDEX        documents_content ON documents (base, sha256);
 CREATE INDEX        documents_work    ON documents (state, number) WHERE state IN ('queued', 'reading', 'embedding');
-CREATE INDEX        documents_backlog ON documents (base, number)
-    WHERE state = 'ready' AND embedded < chunks;
+CREATE INDEX        documents_backlog ON documents (number) WHERE state = 'ready' AND embedded < chunks;
+
+CREATE TRIGGER documents_come   AFTER INSERT ON documents BEGIN
+    UPDATE bases SET documents = documents + 1, chunks = chunks + iif(NEW.state = 'ready', NEW.chunks, 0)
+        WHERE number = NEW.base;
+END;
+CREATE TRIGGER documents_change AFTER UPDATE OF state, chunks ON documents
+    WHEN OLD.state = 'ready' OR NEW.state = 'ready' BEGIN
+    UPDATE bases SET chunks = chunks - iif(OLD.state = 'ready', OLD.chunks, 0) + iif(NEW.state = 'ready', NEW.chunks, 0)
+        WHERE number = NEW.base;
+END;
+CREATE TRIGGER documents_go     AFTER DELETE ON documents BEGIN
+    UPDATE bases SET documents = documents - 1, chunks = chunks - iif(OLD.state = 'ready', OLD.chunks, 0)
+        WHERE number = OLD.base;
+END;
 
 CREATE TABLE uploads (
     document INTEGER PRIMARY KEY REFERENCES documents (number) ON DELETE CASCADE,

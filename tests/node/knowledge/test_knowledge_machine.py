@@ -109,6 +109,9 @@ class KnowledgeMachine(RuleBasedStateMachine):
             assert sizes["uploads"] == len(self.coming)
             assert sizes["chunks"] == sum(one.chunks for one in documents)
             assert sizes["embeddings"] <= sizes["chunks"]
+            base = await store.knowledge_base(self.base)
+            assert base.documents == len(documents)
+            assert base.chunks == sum(one.chunks for one in documents if one.state == "ready")
             assert await store.find_damage() is None
 
         if hasattr(self, "base"):
