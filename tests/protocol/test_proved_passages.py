@@ -96,6 +96,19 @@ def test_a_forged_passage_proves_nothing(forge: Callable[[dict[str, Any]], Any])
     assert wrong.startswith("passage")
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("00" * 32),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["index", "text", "path"]), inner),
+    max_leaves=10,
+)
+
+
+@given(JSON | st.lists(st.fixed_dictionaries({"index": JSON, "text": JSON, "path": JSON}), min_size=1, max_size=2))
+def test_whatever_stands_there_is_a_finding_and_no_crash(passages: object) -> None:
+    """R-02-17."""
+    assert failed(verify_exported(make_proof(1) | {"passages": passages}))
+
+
 @pytest.mark.parametrize("passages", [[], {}, None, "x", [1], [{}] * 65], ids=repr)
 def test_a_list_of_nothing_proves_nothing(passages: object) -> None:
     """R-02-17."""
