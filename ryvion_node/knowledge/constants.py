@@ -113,6 +113,11 @@ EMBED_BATCH_BYTES: Final = 192 * 1024
 """The same in bytes: below the frame of an embedding job (256 KiB) with its headers."""
 EMBED_BATCH_S: Final = 600.0
 """For one request: a large model on a processor makes one vector in two seconds."""
+READ_AHEAD_DOCUMENTS: Final = 32
+"""Small files that are read before the vectors of the first are asked for, so that a folder of notes is not a job for
+each: some 6 s, in which the first cannot be found yet."""
+READ_AHEAD_BYTES: Final = 256 * 1024
+"""Of such a file; larger ones take longer to read, and fill a request by themselves."""
 EMBED_RETRY_FIRST_S: Final = 5.0
 EMBED_RETRY_MAX_S: Final = 600.0
 """Between tries while nobody makes vectors: doubled from the first to the last."""

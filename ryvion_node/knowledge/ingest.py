@@ -109,7 +109,7 @@ class Ingest:
     async def _step(self) -> bool:
         """Do the next thing; False when there is nothing to do now."""
         coming = await self._connections.read(progress.next_embedding)
-        if coming is not None:
+        if coming is not None and not await self._connections.read(progress.reads_ahead):
             note = await self._embed(coming)
             if note is not None:
                 await self._connections.write(lambda db: progress.publish(db, coming, note))
@@ -130,7 +130,7 @@ class Ingest:
     async def _tidy(self) -> bool:
         """Do the next thing that nobody waits for; False when there is none."""
         if not await self._connections.read(progress.untidy):
-            return False
+            return await self._connections.empty_log()
         await self._connections.write(progress.tidy)
         return True
 

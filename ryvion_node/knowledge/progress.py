@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
@@ -24,6 +24,8 @@ from ryvion_node.knowledge.constants import (
     MAX_DOCUMENT_CHUNKS,
     MAX_MESSAGE_CHARS,
     MAX_READING_ATTEMPTS,
+    READ_AHEAD_BYTES,
+    READ_AHEAD_DOCUMENTS,
     RECLAIMED_PAGES,
 )
 from ryvion_node.knowledge.database import one, rows
@@ -46,6 +48,16 @@ def resume(db: apsw.Connection) -> None:
 def has_queued(db: apsw.Connection) -> bool:
     """Is there a document to be read?"""
     return one(db, "SELECT 1 FROM documents WHERE state = 'queued' LIMIT 1") is not None
+
+
+def reads_ahead(db: apsw.Connection) -> bool:
+    """Is there a small file to be read first, whose passages go into the same request as those that wait?"""
+    size = one(db, "SELECT size_bytes FROM documents WHERE state = 'queued' ORDER BY number LIMIT 1")
+    documents, passages = one(
+        db, "SELECT count(*), coalesce(sum(chunks - embedded), 0) FROM documents WHERE state = 'embedding'"
+    )
+    is_small = size is not None and size[0] <= READ_AHEAD_BYTES
+    return is_small and documents < READ_AHEAD_DOCUMENTS and 0 < passages < EMBED_BATCH_TEXTS
 
 
 def begin_reading(db: apsw.Connection) -> tuple[Work, bytes] | None:
@@ -77,7 +89,7 @@ def finish_reading(db: apsw.Connection, work: Work, document: DocumentText, chun
     row = one(db, "SELECT id FROM documents WHERE number = ? AND state = 'reading'", work.number)
     if row is None:
         return
-    problem = _too_many(work, chunks) if chunks else "no text was found in it"
+    problem = _too_many(db, work, chunks) if chunks else "no text was found in it"
     if problem:
         fail(db, work.number, problem)
         return
@@ -157,16 +169,14 @@ def attach_kept(db: apsw.Connection, work: Work) -> bool:
 
 
 def waiting_texts(db: apsw.Connection, work: Work) -> tuple[WaitingText, ...]:
-    """The next passages without a vector, each text once, within the limits of one request."""
-    found = rows(
-        db,
-        """
-        SELECT embedding_key, headings, text FROM chunks
-        WHERE document = ? AND embedded = 0 ORDER BY position LIMIT ?
-        """,
-        work.number,
-        EMBED_BATCH_TEXTS,
-    )
+    """Its next passages without a vector, and those of other documents of the base that wait for theirs; each text once,
+    within the limits of one request. Of a base without a model those of one document: once its model is known, vectors
+    that are kept of the other texts need not be asked for.
+    """
+    found = _waiting(db, "document = ?", work.number, EMBED_BATCH_TEXTS)
+    if found and work.base.model is not None and len(found) < EMBED_BATCH_TEXTS:
+        others = "document IN (SELECT number FROM documents WHERE base = ? AND state = 'embedding' AND number <> ?)"
+        found += _waiting(db, others, work.base.number, work.number, EMBED_BATCH_TEXTS - len(found))
     texts: dict[bytes, str] = {}
     room = EMBED_BATCH_BYTES
     for key, headings, text in found:
@@ -178,15 +188,29 @@ def waiting_texts(db: apsw.Connection, work: Work) -> tuple[WaitingText, ...]:
     return tuple(WaitingText(key, text) for key, text in texts.items())
 
 
+def _waiting(db: apsw.Connection, where: str, *parameters: int) -> list[Any]:
+    return rows(
+        db,
+        f"""
+        SELECT embedding_key, headings, text FROM chunks
+        WHERE {where} AND embedded = 0 ORDER BY document, position LIMIT ?
+        """,
+        *parameters,
+    )
+
+
 def keep_vectors(db: apsw.Connection, work: Work, made: MadeVectors) -> None:
-    """Keep vectors of passages. When the knowledge base had those of another model, they give way."""
-    if not _is_there(db, work):
+    """Keep vectors of passages that are still there. When the knowledge base had those of another model, they give way."""
+    if one(db, "SELECT 1 FROM bases WHERE number = ?", work.base.number) is None:
         return
     base = bases.index_of(db, work.base.number)
     if base.model != made.model:
         bases.set_model(db, base, made.model, made.dimensions)
     db.executemany(
-        "INSERT INTO embeddings (key, model, vector) VALUES (?, ?, ?) ON CONFLICT (key, model) DO NOTHING",
+        """
+        INSERT INTO embeddings (key, model, vector) SELECT ?1, ?2, ?3
+            WHERE EXISTS (SELECT 1 FROM chunks WHERE embedding_key = ?1) ON CONFLICT (key, model) DO NOTHING
+        """,
         [(key, made.model, vector) for key, vector in made.vectors],
     )
 
@@ -229,11 +253,12 @@ def _is_there(db: apsw.Connection, work: Work) -> bool:
     return one(db, "SELECT 1 FROM documents WHERE number = ?", work.number) is not None
 
 
-def _too_many(work: Work, chunks: Sequence[Chunk]) -> str:
+def _too_many(db: apsw.Connection, work: Work, chunks: Sequence[Chunk]) -> str:
     """Why so many passages are not kept; empty when they are."""
     if len(chunks) > MAX_DOCUMENT_CHUNKS:
         return f"it falls into {len(chunks)} passages, the most is {MAX_DOCUMENT_CHUNKS}; split it"
-    if work.base.chunks + len(chunks) > MAX_CHUNKS:
+    (there,) = one(db, "SELECT coalesce(sum(chunks), 0) FROM documents WHERE base = ?", work.base.number)
+    if there + len(chunks) > MAX_CHUNKS:
         return f"the knowledge base would have more than {MAX_CHUNKS} passages; make another one for it"
     return ""
 

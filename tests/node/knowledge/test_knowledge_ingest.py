@@ -205,6 +205,48 @@ async def test_vectors_of_another_model_are_never_mixed_in(
     assert await store.connections.read(models) == {new.model}
 
 
+async def test_passages_of_small_documents_go_together(store: KnowledgeStore) -> None:
+    base = await base_with(store, "tin costs nine")
+    embedder = WordEmbedder()
+    await ingest_all(store, embedder)
+    texts = [f"metal {number} costs {number}" for number in range(40)]
+    for number, text in enumerate(texts):
+        await store.add_document(base, text.encode(), f"{number}.txt")
+    await ingest_all(store, embedder)
+    assert [len(asked) for asked, _, _ in embedder.asked] == [1, 32, 8]
+    assert {document.embedded for document in await store.documents(base)} == {1}
+    assert (await Search(store, embedder).search(base, "metal 7")).passages[0].chunk.text == texts[7]
+    assert await store.find_damage() is None
+
+
+async def test_a_large_document_is_not_waited_for(store: KnowledgeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "READ_AHEAD_BYTES", 100)
+    await base_with(store, "tin costs nine", "lead costs four", "zinc costs two " * 20)
+    embedder = WordEmbedder()
+    await ingest_all(store, embedder)
+    assert [asked[0].split()[0] for asked, _, _ in embedder.asked] == ["tin", "lead", "zinc"]
+
+
+async def test_a_document_deleted_while_its_vectors_are_made_leaves_none_behind(store: KnowledgeStore) -> None:
+    base = await base_with(store, "tin costs nine")
+    await ingest_all(store, WordEmbedder())
+    gone = await store.add_document(base, b"lead costs four", "lead.txt")
+    await store.add_document(base, b"zinc costs two", "zinc.txt")
+
+    class Deleting(WordEmbedder):
+        async def embed(self, texts: Sequence[str], origin: Origin, model: bytes | None) -> Vectors:
+            made = await super().embed(texts, origin, model)
+            if len(texts) == 2:
+                await store.delete_document(base, gone.document.id)
+            return made
+
+    embedder = Deleting()
+    await ingest_all(store, embedder)
+    assert [texts for texts, _, _ in embedder.asked] == [("lead costs four", "zinc costs two")]
+    assert (await table_sizes(store))["embeddings"] == 2
+    assert [document.embedded for document in await store.documents(base)] == [1, 1]
+
+
 async def test_a_key_that_cannot_pay_is_no_reason_to_take_another_model(
     store: KnowledgeStore, clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
