@@ -46,11 +46,13 @@ async def running(
     with log.open("wb") if log is not None else contextlib.nullcontext(subprocess.DEVNULL) as output:
         process = await trio.lowlevel.open_process(list(command), stdout=output, stderr=output, env=env)
         try:
-            with trio.fail_after(START_TIMEOUT_S):
+            with trio.move_on_after(START_TIMEOUT_S) as starting:
                 while not await answers(port, path):
                     if process.poll() is not None:
                         raise ServerFailed(f"{' '.join(command)} ended with status {process.returncode}{_tail(log)}")
                     await trio.sleep(0.1)
+            if starting.cancelled_caught:
+                raise ServerFailed(f"{' '.join(command)} did not answer within {START_TIMEOUT_S:.0f} s{_tail(log)}")
             yield process
         finally:
             with trio.CancelScope(shield=True):
