@@ -14,6 +14,7 @@ from ryvion_node.cli.kb.api import named
 from ryvion_node.cli.kb.disclosures import disclosure_json, disclosure_lines, left_for, place_json, where_text
 from ryvion_node.cli.kept_receipts import exported_receipt, find_receipts
 from ryvion_node.cli.options import home_option
+from ryvion_node.cli.output import counted
 from ryvion_node.errors import EXIT_NO_INPUT, EXIT_USAGE, OperatorError
 from ryvion_node.paths import Paths, replace_private_file
 
@@ -62,7 +63,7 @@ class SeveralJobs(OperatorError):
 )
 @home_option
 def prove_command(name: str, chunk_ids: tuple[str, ...], output: Path | None, paths: Paths) -> None:
-    """Prove that a passage was in the prompt of a job, to anybody, by what its seller signed.
+    """Prove to anybody that a job was ordered with a passage of yours in its prompt, by what its seller signed.
 
     RECEIPT is a cid, a job id, or the id of an answer; the answer's `sources` have the ids of passages. The proof holds
     the receipt, the signed envelope, and of each --chunk the text, its place, and the path to the signed root. Of the
@@ -86,7 +87,7 @@ def prove_command(name: str, chunk_ids: tuple[str, ...], output: Path | None, pa
         click.echo(text, nl=False)
         return
     replace_private_file(output.absolute(), text.encode())
-    click.echo(f"{len(passages)} passages proved in {output}", err=True)
+    click.echo(f"{counted(len(passages), 'passage')} proved in {output}", err=True)
 
 
 def held_against(
@@ -115,13 +116,17 @@ def held_against(
 
 
 def left_by(paths: Paths, job_id: str) -> list[Json]:
-    """What a job carried away from knowledge bases, for `receipts show`."""
+    """What a job carried away from knowledge bases, for `receipts show`, which shows the rest in any case."""
     from ryvion_node.knowledge.reader import read_knowledge
 
     if not paths.knowledge_file.exists():
         return []
-    with read_knowledge(paths.knowledge_file) as view:
-        return [disclosure_json(view, disclosure) for disclosure in left_for(view, job_id, None, 1)]
+    try:
+        with read_knowledge(paths.knowledge_file) as view:
+            return [disclosure_json(view, disclosure) for disclosure in left_for(view, job_id, None, 1)]
+    except OperatorError as exc:
+        click.echo(f"What left the machine is not shown: {exc}", err=True)
+        return []
 
 
 def left_lines(left: Sequence[Json]) -> Iterator[str]:

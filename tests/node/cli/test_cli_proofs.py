@@ -111,6 +111,15 @@ async def test_a_receipt_shows_what_its_job_carried_away(run: Run, grounded: Gro
     assert len(one["disclosures"][0]["chunks"]) == 2
 
 
+async def test_a_receipt_is_shown_though_the_knowledge_bases_are_damaged(run: Run, home: Path) -> None:
+    await buy(home, ())
+    (home / "knowledge.db").touch(mode=0o600)
+    (home / "knowledge.db").write_bytes(b"not a database at all" * 100)
+    shown = run("receipts", "show", ANSWER_ID)
+    assert (shown.exit_code, JOB_ID in shown.stdout) == (0, True)
+    assert "Put a backup" in shown.stderr
+
+
 async def test_the_record_outlives_the_documents(run: Run, grounded: Grounded) -> None:
     await grounded.store.delete_knowledge_base(grounded.base)
     assert "is not there any more" in run("kb", "disclosures", ANSWER_ID).stdout
