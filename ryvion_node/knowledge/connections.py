@@ -10,8 +10,8 @@ from typing import Final, TypeVar
 import apsw
 import trio
 
-from ryvion_node.knowledge.constants import READERS
-from ryvion_node.knowledge.database import connect, operator_errors, prepare_database
+from ryvion_node.knowledge.constants import BUSY_TIMEOUT_MS, READERS
+from ryvion_node.knowledge.database import connect, one, operator_errors, prepare_database
 from ryvion_node.knowledge.errors import KnowledgeDamaged, KnowledgeUnavailable
 
 T = TypeVar("T")
@@ -54,6 +54,13 @@ class Connections:
         """Run `operation` on one state of the database; raises KnowledgeUnavailable and what it raises."""
         return await trio.to_thread.run_sync(self._read, operation, limiter=self._reading)
 
+    async def empty_log(self) -> bool:
+        """Bring SQLite's log of changes into the file, and empty it: until then both still hold what was deleted.
+
+        False when there is nothing in it, or somebody reads just now. Raises KnowledgeUnavailable.
+        """
+        return await trio.to_thread.run_sync(_empty_log, self._writer, self.path, limiter=self._writing)
+
     def _read(self, operation: Operation[T]) -> T:
         db = self._idle.pop()  # the limiter lets in no more than there are, and list operations are atomic
         try:
@@ -66,6 +73,23 @@ class Connections:
 def _write(db: apsw.Connection, operation: Operation[T]) -> T:
     with _as_unavailable("written"), _transaction(db, "BEGIN IMMEDIATE"):
         return operation(db)
+
+
+def _empty_log(db: apsw.Connection, path: Path) -> bool:
+    log = path.with_name(f"{path.name}-wal")
+    if not log.exists() or log.stat().st_size == 0:
+        return False
+    db.set_busy_timeout(0)  # others would wait as well
+    try:
+        with _as_unavailable("written"):
+            (is_busy, _, _) = one(db, "PRAGMA wal_checkpoint(TRUNCATE)")
+    except KnowledgeUnavailable as exc:
+        if isinstance(exc.__cause__, _PASSING):
+            return False
+        raise
+    finally:
+        db.set_busy_timeout(BUSY_TIMEOUT_MS)
+    return not is_busy
 
 
 @contextlib.contextmanager
