@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ryvion_node.cli.kb import adding
+from ryvion_node.cli.kb.files import FoundFile
+from ryvion_node.cli.kb.progress import watching
 from tests.node.cli.conftest import Run
 from tests.node.cli.control_fake import TOKEN, Answer, ControlFake, serve_control
 
@@ -207,6 +211,19 @@ def test_what_is_wrong_with_one_file_does_not_stop_the_next(run: Run, home: Path
     assert len(sent(control)) == 5
 
 
+def test_waiting_may_be_stopped(run: Run, home: Path, docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adding.time, "sleep", stop)
+    path = f"{ROOT}/{KB}/documents"
+    answers = {ROOT: listed(BASE), path: (202, QUEUED | {"outcome": "added"}), f"{path}/{QUEUED['id']}": (200, QUEUED)}
+    with serve_control(home, answers):
+        added = run("kb", "add", KB, str(docs))
+    assert (added.exit_code, added.stdout) == (1, "")
+    assert "is read all the same" in added.stderr
+
+
 def test_what_is_wrong_with_the_node_stops_adding(run: Run, home: Path, docs: Path) -> None:
     answers = {ROOT: listed(BASE), f"{ROOT}/{KB}/documents": refusal(503, "knowledge_unavailable", "The disk is full.")}
     with serve_control(home, answers):
@@ -233,6 +250,30 @@ def test_a_folder_larger_than_the_node_keeps_unread_is_sent_as_it_is_read(
     send = ("POST", "")
     assert asked[:5] == [send, send, send, ("GET", "/doc_a"), send]
     assert sorted(asked[5:]) == [("GET", f"/doc_{name}") for name in "bcd"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_there_are_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    files = [FoundFile(Path("a"), "docs/[red]a.md", 1_000), FoundFile(Path("b"), "docs/b.md", 3_000)]
+    half = DOCUMENT | {"filename": "docs/[red]a.md", "state": "embedding", "chunks": 4, "embedded": 2}
+    with watching(files, quiet=False) as watcher:
+        for number, file in enumerate(files, start=1):
+            watcher.sending(number, file)
+            watcher.sent(file.size_bytes)
+        watcher.reading(2)
+        watcher.seen(half | {"state": "ready", "id": "doc_1"})
+        watcher.seen(half)
+    shown = terminal.getvalue()
+    assert "2 of 2, 4.0 kB" in shown
+    assert "1 of 2, docs/[red]a.md, 50%" in shown
 
 
 def test_an_odd_name_arrives_as_one_name(run: Run, home: Path, tmp_path: Path) -> None:
