@@ -25,6 +25,8 @@ MAX_STOP_BYTES: Final = 256
 MAX_COMPLETION_TOKENS: Final = 2**31 - 1
 """Far above any context; the executor's context is the real limit."""
 
+MAX_NAMES_COMPARED: Final = 64
+"""Of a body, that nobody here knows, with the names that we know: more than clients send, few enough to take no time."""
 MAX_IN_FLIGHT: Final = 64
 """Choices of completions under way at once: 64 streams at 30 frames/s fill one core of the peer-to-peer link."""
 MAX_CHOICES: Final = 32

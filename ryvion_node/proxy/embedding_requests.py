@@ -11,6 +11,7 @@ from ryvion_node.preferences import Preferences
 from ryvion_node.preferences_object import PreferencesObject
 from ryvion_node.proxy.constants import MAX_PROMPT_BYTES
 from ryvion_node.proxy.errors import ApiError
+from ryvion_node.proxy.mistaken import LIMITS, refuse_mistaken
 from ryvion_node.proxy.orders import check_model_name, jurisdictions_of, preferences_of
 from ryvion_node.proxy.shapes import Strict, StringOrList, as_tuple
 from ryvion_node.proxy.validation import api_error, invalid_value, refuse_not_honoured, unsupported
@@ -48,7 +49,9 @@ def parse_embedding_request(body: bytes) -> EmbeddingRequest:
         request = EmbeddingRequest.model_validate_json(body)
     except ValidationError as exc:
         raise _tokens_given(exc) or api_error(exc) from None
-    refuse_not_honoured(request.model_extra or {}, NOT_HONOURED, "")
+    extra = request.model_extra or {}
+    refuse_not_honoured(extra, NOT_HONOURED, "")
+    refuse_mistaken(extra, LIMITS)
     texts = request.texts
     if not 1 <= len(texts) <= MAX_TEXTS_PER_REQUEST:
         raise invalid_value("input", f"holds {len(texts)} texts; 1 to {MAX_TEXTS_PER_REQUEST} are allowed")

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from ryvion_node.preferences_object import PreferencesObject
 from ryvion_node.proxy.constants import MAX_CHOICES, MAX_COMPLETION_TOKENS, MAX_STOP_BYTES
 from ryvion_node.proxy.messages import Message
+from ryvion_node.proxy.mistaken import CHAT_LIMITS, refuse_mistaken
 from ryvion_node.proxy.shapes import Strict, StringOrList, as_tuple
 from ryvion_node.proxy.tooling import ResponseFormat, ToolChoice, ToolDefinition
 from ryvion_node.proxy.validation import api_error, invalid_value, refuse_not_honoured, unsupported
@@ -47,15 +48,6 @@ NOT_HONOURED: Final[dict[str, tuple[object, ...]]] = {
     "web_search_options": (),
 }
 """Parameter -> the values that ask for nothing. Anything else would change the result: refused by name."""
-
-CALLED_OTHERWISE: Final = {
-    "max_new_tokens": "max_tokens",
-    "max_output_tokens": "max_tokens",
-    "n_predict": "max_tokens",
-    "num_predict": "max_tokens",
-    "repeat_penalty": "repetition_penalty",
-}
-"""What other endpoints and servers call a parameter -> what it is called here. Let through, it would do nothing."""
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 
@@ -139,9 +131,7 @@ def chat_request(fields: Mapping[str, object]) -> ChatRequest:
 def _checked(request: ChatRequest) -> ChatRequest:
     extra = request.model_extra or {}
     refuse_not_honoured(extra, NOT_HONOURED, "")
-    for name in extra.keys() & CALLED_OTHERWISE.keys():
-        if extra[name] is not None:
-            raise unsupported(name, f"is called '{CALLED_OTHERWISE[name]}' here")
+    refuse_mistaken(extra, CHAT_LIMITS)
     _check_limits(request)
     return request
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.orders import order_of
-from ryvion_node.proxy.requests import CALLED_OTHERWISE, IGNORED, NOT_HONOURED, ChatRequest, parse_chat_request
+from ryvion_node.proxy.requests import IGNORED, NOT_HONOURED, parse_chat_request
 from ryvion_protocol.messages import ChatMessage, LogitBias, OutputFormat, ToolUse
 
 HELLO = {"role": "user", "content": "hi"}
@@ -187,15 +187,6 @@ def test_what_would_change_the_answer_is_refused_by_name_and_its_harmless_values
 )
 def test_values_that_ask_for_something(name: str, value: object) -> None:
     assert refusal(**{name: value}) == ("unsupported_parameter", name)
-
-
-@pytest.mark.parametrize(("name", "here"), CALLED_OTHERWISE.items())
-def test_names_of_other_servers_are_told_ours(name: str, here: str) -> None:
-    with pytest.raises(ApiError, match=f"'{name}' is called '{here}' here") as caught:
-        order(**{name: 5})
-    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", name)
-    assert order(**{name: None}) == order()
-    assert here in ChatRequest.model_fields
 
 
 def message(**fields: object) -> dict[str, object]:
