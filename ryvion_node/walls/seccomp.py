@@ -1,7 +1,7 @@
-"""A system-call filter for a child: no network, no other program, no look into other processes (Linux).
+"""A system-call filter for a child: no network, no other program, no hand on other processes (Linux).
 
 Whoever takes a child over through a damaged file has the owner's user id, so what counts is what a process of
-that user could do elsewhere: connect, run a shell, or read the node's memory. See seccomp(2) and
+that user could do elsewhere: connect, run a shell, read the node's memory, or end it. See seccomp(2) and
 https://www.kernel.org/doc/html/latest/userspace-api/seccomp_filter.html.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import platform
 import socket
 import sys
@@ -45,14 +46,33 @@ class _Machine:
     socket: int
     clone: int
     clone3: int
+    on_itself: tuple[int, ...]
+    """kill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo, prlimit64: what a process may do to itself only. Libraries abort
+    and read their limits so; a limit of 0 ends the node as well as a signal does."""
     denied: tuple[int, ...]
-    """fork, vfork, execve, execveat, ptrace, process_vm_readv, process_vm_writev, pidfd_getfd, bpf; and
-    io_uring_setup, because a ring opens sockets past this filter."""
+    """fork, vfork, execve, execveat, ptrace, process_vm_readv, process_vm_writev, pidfd_getfd, pidfd_send_signal, tkill,
+    bpf; and io_uring_setup, because a ring opens sockets past this filter."""
 
 
 _MACHINES: Final = {
-    "x86_64": _Machine(0xC000003E, 317, 41, 56, 435, (57, 58, 59, 322, 101, 310, 311, 438, 321, 425)),
-    "aarch64": _Machine(0xC00000B7, 277, 198, 220, 435, (221, 281, 117, 270, 271, 438, 280, 425)),
+    "x86_64": _Machine(
+        audit=0xC000003E,
+        seccomp=317,
+        socket=41,
+        clone=56,
+        clone3=435,
+        on_itself=(62, 234, 129, 297, 302),
+        denied=(57, 58, 59, 322, 101, 310, 311, 438, 424, 200, 321, 425),
+    ),
+    "aarch64": _Machine(
+        audit=0xC00000B7,
+        seccomp=277,
+        socket=198,
+        clone=220,
+        clone3=435,
+        on_itself=(129, 131, 138, 240, 261),
+        denied=(221, 281, 117, 270, 271, 438, 424, 130, 280, 425),
+    ),
 }
 
 Instruction = tuple[int, int, int, int]
@@ -80,7 +100,7 @@ def filter_calls(*, local_sockets: bool) -> bool:
     machine = _machine()
     if machine is None:
         return False
-    code = _program(machine, local_sockets=local_sockets)
+    code = _program(machine, os.getpid(), local_sockets=local_sockets)
     instructions = (_Filter * len(code))(*(_Filter(*instruction) for instruction in code))
     program = _Program(len(code), instructions)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -100,7 +120,7 @@ def _machine() -> _Machine | None:
     return _MACHINES.get(platform.machine())
 
 
-def _program(machine: _Machine, *, local_sockets: bool) -> Sequence[Instruction]:
+def _program(machine: _Machine, pid: int, *, local_sockets: bool) -> Sequence[Instruction]:
     denied = (_RETURN, 0, 0, _ERROR | errno.EPERM)
     allowed = (_RETURN, 0, 0, _ALLOW)
     code: list[Instruction] = [
@@ -113,6 +133,10 @@ def _program(machine: _Machine, *, local_sockets: bool) -> Sequence[Instruction]
     ]
     for number in machine.denied:
         code += [(_EQUAL, 0, 1, number), denied]
+    for number in machine.on_itself:
+        code += [(_EQUAL, 0, 5, number), (_LOAD, 0, 0, _FIRST_ARGUMENT_AT)]
+        # 0 is itself for a limit; for a signal it is its process group, which it has alone.
+        code += [(_EQUAL, 1, 0, 0), (_EQUAL, 0, 1, pid), allowed, denied]
     # Its flags lie in memory, where a filter cannot look; the C library then takes clone instead.
     code += [(_EQUAL, 0, 1, machine.clone3), (_RETURN, 0, 0, _ERROR | errno.ENOSYS)]
     # A thread, but no process.

@@ -145,7 +145,7 @@ async def test_cancelling_ends_the_process(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 SPY = """
-import io, os, socket, sys
+import io, os, resource, socket, sys
 from ryvion_node.knowledge.reading import __main__ as reader, document
 from ryvion_node.knowledge.reading.errors import UnreadableDocument
 def attempt(what):
@@ -178,10 +178,12 @@ async def test_whoever_takes_it_over_is_locked_in(monkeypatch: pytest.MonkeyPatc
         "os.environ.get('SOME_TOKEN')",
         "open(f'/proc/{os.getppid()}/environ').read()",
         f"open({str(tmp_path / 'new')!r}, 'w')",
+        "os.kill(os.getppid(), 0)",
+        "resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE)",
     ]
     said = await refused("\n".join(attempts).encode(), "a.txt")
     denied = "PermissionError"
-    assert said == f"document.txt: {denied}, {denied}, {denied}, {denied}, None, {denied}, {denied}"
+    assert said == f"document.txt: {denied}, {denied}, {denied}, {denied}, None, {denied}, {denied}, {denied}, {denied}"
 
 
 async def test_several_at_once() -> None:
