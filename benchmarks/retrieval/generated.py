@@ -37,6 +37,10 @@ def _document(family: dict[str, Any], number: int, name: str, random: Random) ->
     filename = f"{family['folder']}/{number:03}.md"
     for topic in chosen:
         drawn = {slot: random.choice(topic[slot]) for slot in "abc" if slot in topic}
+        drawn = {
+            slot: str(random.randint(100, 999) * 1000 + number) if value == "#" else value
+            for slot, value in drawn.items()
+        }
         said = random.choice(topic["says"]).format(name=name, **drawn)
         said = said[0].upper() + said[1:]
         sentences = random.sample(topic["around"], random.randint(1, len(topic["around"])))

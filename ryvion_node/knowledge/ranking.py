@@ -25,7 +25,7 @@ class Tuning:
     agreement_depth: int = 10
     """The best of each ranking that are looked at to see how far both agree."""
     accidental_agreement: float = 0.3
-    """Of the best, in common: questions have no more where vectors say little of what passages are about."""
+    """Of the best, in common: few questions have more where vectors mean little, most where they are good."""
     headings_weight: float = 2.0
     """Of a word in the headings above a passage, where one in the passage counts 1."""
     document_share: float = 0.8
@@ -56,7 +56,7 @@ class Candidate(Protocol):
 C = TypeVar("C", bound=Candidate)
 _WORD: Final = re.compile(r"\w+")
 _FILLS_UP: Final = 1e-3
-"""The weight of vectors that nothing confirms: they change no order of the words', and come behind it."""
+"""The weight of vectors that nothing confirms: they tell equal passages apart, and come where words find nothing."""
 
 
 def affordable_words(frequencies: Mapping[str, int], max_postings: int) -> tuple[str, ...]:
@@ -73,18 +73,24 @@ def affordable_words(frequencies: Mapping[str, int], max_postings: int) -> tuple
     return tuple(chosen)
 
 
-def fuse(text: Sequence[int], vector: Sequence[int], tuning: Tuning = DEFAULT_TUNING) -> list[tuple[int, float]]:
-    """Weighted reciprocal rank fusion of two rankings of passages, best first: (passage, score).
+def fuse(
+    text: Sequence[tuple[int, float]], vector: Sequence[int], tuning: Tuning = DEFAULT_TUNING
+) -> list[tuple[int, float]]:
+    """One ranking of two, best first: (passage, score). `text` has the scores of BM25, of `vector` the order is enough.
 
-    Vectors count for as much as words confirm them: nobody knows how well a model does on the owner's documents, and one
-    that does badly there ranks others first than the words do, where one that does well finds much of the same.
+    Reciprocal rank fusion with two changes. Words count by their score as a share of the best one's, since a passage that
+    is far ahead by its words must not fall behind because of one place. And vectors count for as much as words confirm
+    them: nobody knows how well a model does on the owner's documents, and one that does badly ranks others first than the
+    words do, where one that does well finds much of the same.
     """
-    agreed = agreement(text, vector, tuning.agreement_depth) - tuning.accidental_agreement
-    vector_weight = tuning.vector_weight * max(_FILLS_UP, agreed / (1 - tuning.accidental_agreement))
-    scores: dict[int, float] = {}
-    for ranking, weight in ((text, tuning.text_weight), (vector, vector_weight)):
-        for rank, number in enumerate(ranking, start=1):
-            scores[number] = scores.get(number, 0.0) + weight / (tuning.rank_constant + rank)
+    agreed = agreement([number for number, _ in text], vector, tuning.agreement_depth)
+    beyond_accident = (agreed - tuning.accidental_agreement) / (1 - tuning.accidental_agreement)
+    vector_weight = tuning.vector_weight * max(_FILLS_UP, beyond_accident)
+    best = text[0][1] if text else 1.0
+    scores = {number: tuning.text_weight * score / best for number, score in text}
+    for rank, number in enumerate(vector, start=1):
+        share = (tuning.rank_constant + 1) / (tuning.rank_constant + rank)
+        scores[number] = scores.get(number, 0.0) + vector_weight * share
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
 

@@ -159,7 +159,7 @@ class Search:
     async def _passages(self, base: BaseIndex, ranked: _Ranked, limit: int) -> tuple[Passage, ...]:
         text = {number: rank for rank, (number, _) in enumerate(ranked.text, start=1)}
         vector = {number: rank for rank, (number, _) in enumerate(ranked.vector, start=1)}
-        scores = dict(fuse(list(text), list(vector), self._tuning))
+        scores = dict(fuse(ranked.text, list(vector), self._tuning))
 
         def load(db: apsw.Connection) -> list[Passage]:
             first = list(scores)[: limit * _LOOKED_AT]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hypothesis import given
@@ -32,31 +33,42 @@ def passage(number: int, text: str) -> Passage:
     return Passage(f"chk_{number}", "kb", "doc", "f", chunk, "", 0.0, 0.0, None, None)
 
 
+def scored(numbers: Sequence[int]) -> list[tuple[int, float]]:
+    """As BM25 gives them, each a little less than the one before."""
+    return [(number, 10.0 - 0.1 * place) for place, number in enumerate(numbers)]
+
+
 @given(RANKINGS, RANKINGS)
 def test_fusion_ranks_all_and_only_what_was_ranked(text: list[int], vector: list[int]) -> None:
-    fused = fuse(text, vector)
+    fused = fuse(scored(text), vector)
     assert {number for number, _ in fused} == {*text, *vector}
     assert [score for _, score in fused] == sorted((score for _, score in fused), reverse=True)
 
 
 @given(RANKINGS)
 def test_one_ranking_alone_keeps_its_order(ranking: list[int]) -> None:
-    assert [number for number, _ in fuse(ranking, [])] == ranking == [number for number, _ in fuse([], ranking)]
+    assert [number for number, _ in fuse(scored(ranking), [])] == ranking == [number for number, _ in fuse([], ranking)]
 
 
-def test_the_scores_are_those_of_the_paper_where_both_rankings_agree() -> None:
-    assert fuse([7, 8], [7], Tuning(rank_constant=60)) == [(7, 2 / 61), (8, 1 / 62)]
+def test_a_passage_scores_its_share_of_the_best_words_and_its_reciprocal_rank() -> None:
+    assert fuse([(7, 4.0), (8, 1.0)], [7, 8], Tuning(rank_constant=1)) == [(7, 2.0), (8, 0.25 + 2 / 3)]
     weighted = Tuning(rank_constant=1, text_weight=2.0, vector_weight=0.5)
-    assert fuse([7, 8], [7], weighted) == [(7, 1.25), (8, 2 / 3)]
+    assert fuse([(7, 4.0), (8, 1.0)], [7], weighted) == [(7, 2.5), (8, 0.5)]
 
 
 def test_vectors_count_for_as_much_as_words_confirm_them() -> None:
     text, strange = [*range(100, 150)], [*range(300, 350)]
-    assert agreement(text, strange, 10) == 0 and fuse(text, strange)[:50] == fuse(text, [])
+    assert agreement(text, strange, 10) == 0 and [number for number, _ in fuse(scored(text), strange)][:50] == text
     confirmed = [103, 101, 102, *range(104, 110), *range(200, 241)]
     assert agreement(text, confirmed, 10) == 0.9
-    assert [number for number, _ in fuse(text, confirmed)][:2] == [101, 103]
+    assert [number for number, _ in fuse(scored(text), confirmed)][:2] == [103, 101]
     assert agreement(text, [*range(105, 110), *range(200, 245)], 10) == 0.5
+
+
+def test_a_passage_that_words_find_far_ahead_stays_ahead() -> None:
+    text = [(1, 9.0), *[(number, 2.0) for number in range(2, 40)]]
+    half = [*range(4, 11), *range(50, 93)]
+    assert agreement([number for number, _ in text], half, 10) > 0.5 and fuse(text, half)[0][0] == 1
 
 
 def test_a_few_passages_are_no_agreement_because_both_rankings_have_all() -> None:
