@@ -39,7 +39,6 @@ NOT_HONOURED: Final[dict[str, tuple[object, ...]]] = {
     "min_tokens": (0,),
     "modalities": (["text"],),
     "prediction": (),
-    "provider": ({},),
     "reasoning": ({}, {"effort": "none"}, {"enabled": False}),
     "reasoning_effort": ("none",),
     "stop_token_ids": ([],),
