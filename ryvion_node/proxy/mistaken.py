@@ -23,6 +23,11 @@ CALLED_OTHERWISE: Final = {
     "repeat_penalty": "repetition_penalty",
 }
 """What other endpoints and servers call a parameter -> what it is called here."""
+_SAID_OTHERWISE: Final = {
+    "extra_body": "is an argument of the Python SDK; send what it holds beside the other parameters",
+    "provider": "is not read here; 'ryvion' and 'jurisdiction' say whom to buy from",
+}
+"""What holds limits elsewhere -> how they are said here."""
 LIMITS: Final = ("jurisdiction", "ryvion")
 CHAT_LIMITS: Final = (*LIMITS, "knowledge_base")
 _LIKENESS: Final = 0.8
@@ -38,8 +43,8 @@ def refuse_mistaken(unknown: Mapping[str, object], limits: tuple[str, ...]) -> N
 
 
 def _problem(name: str, limits: tuple[str, ...]) -> str | None:
-    if name == "extra_body":
-        return "is an argument of the Python SDK; send what it holds beside the other parameters"
+    if name in _SAID_OTHERWISE:
+        return _SAID_OTHERWISE[name]
     if name in CALLED_OTHERWISE:
         return f"is called '{CALLED_OTHERWISE[name]}' here"
     if name in PreferencesObject.model_fields:

@@ -46,6 +46,7 @@ async def test_a_limit_that_would_be_dropped_buys_nothing(
         ("juristiction", "'jurisdiction' is meant"),
         ("JURISDICTION", "'jurisdiction' is meant"),
         ("ryvionn", "'ryvion' is meant"),
+        ("provider", "'ryvion' and 'jurisdiction'"),
         ("knowledgeBase", "'knowledge_base' is meant"),
         *((name, f"is called '{here}' here") for name, here in CALLED_OTHERWISE.items()),
         *((name, "belongs into the object 'ryvion'") for name in PreferencesObject.model_fields),
