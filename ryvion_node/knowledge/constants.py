@@ -16,6 +16,8 @@ MAX_BOOKMARKS: Final = 20_000
 """Of a PDF; the largest manuals have some thousands."""
 MAX_BLOCKS: Final = 200_000
 """Of one document: one for 80 characters of the longest text."""
+MAX_TITLES: Final = 400_000
+"""Headings of one document, themselves or what they stand under different: two for each block of a file of JSON lines."""
 MAX_HEADINGS: Final = 8
 """In the path of a block; deeper ones add nothing to what a passage is about."""
 MAX_HEADING_CHARS: Final = 200

@@ -36,7 +36,7 @@ class BadAnswer(Exception):
 
 
 def pack_document(document: DocumentText) -> bytes:
-    """The document in the form above."""
+    """The document in the form above; raises UnreadableDocument when it has too many headings."""
     numbers: dict[tuple[str, ...], int] = {(): 0}
     parents: list[int] = []
     blocks = bytearray()
@@ -47,6 +47,8 @@ def pack_document(document: DocumentText) -> bytes:
                 numbers[path] = len(parents)
         kind = _KINDS.index(block.kind)
         blocks += _BLOCK.pack(kind, block.start, block.end, numbers[block.headings], block.page or 0)
+    if len(parents) > limits.MAX_TITLES:
+        raise UnreadableDocument(f"it has more than {limits.MAX_TITLES:,} headings: split it into several files")
     text = document.text.encode()
     titles = "\n".join(path[-1] for path in islice(numbers, 1, None)).encode()
     warnings = "\n".join(document.warnings).encode()
@@ -75,7 +77,7 @@ def _document(answer: bytes) -> DocumentText:
     tag, text_bytes, title_bytes, warning_bytes, titles, blocks, pages = _HEAD.unpack_from(answer)
     sizes = (text_bytes, title_bytes, warning_bytes, titles * _PARENT.size, blocks * _BLOCK.size)
     _check(tag == _DOCUMENT and len(answer) == _HEAD.size + sum(sizes), "sizes")
-    _check(pages <= limits.MAX_PAGES and blocks <= limits.MAX_BLOCKS, "counts")
+    _check(pages <= limits.MAX_PAGES and blocks <= limits.MAX_BLOCKS and titles <= limits.MAX_TITLES, "counts")
     parts: list[bytes] = []
     at = _HEAD.size
     for size in sizes:

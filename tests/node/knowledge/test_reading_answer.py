@@ -96,3 +96,16 @@ def test_a_refusal_steers_no_terminal() -> None:
         unpack(pack_unreadable("\x1b[31mred\n" + "x" * 1000))
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) == limits.MAX_MESSAGE_CHARS
+
+
+def test_headings_are_counted_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six bytes of an answer are a hundred in memory."""
+    builder = TextBuilder()
+    for number in range(3):
+        builder.add("prose", "text", (f"heading {number}",))
+    answer = pack_document(builder.build())
+    monkeypatch.setattr(limits, "MAX_TITLES", 2)
+    with pytest.raises(BadAnswer, match="counts"):
+        unpack(answer)
+    with pytest.raises(UnreadableDocument, match="more than 2 headings"):
+        pack_document(builder.build())
