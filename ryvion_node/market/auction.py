@@ -45,6 +45,10 @@ class Auction:
             self._lines = [line for line in self._lines if line.node_key not in again] + result.lines
             if result.bids:
                 return self._pick(result)
+            for line in result.lines:
+                # The whole round was lost to them: the next order asks others first.
+                if line.outcome in ("no_answer", "unreachable"):
+                    self._floor.cool_down(line.node_key)
         raise self._nobody_left()
 
     def _pick(self, result: Round) -> LiveBid:

@@ -57,7 +57,7 @@ TOOLS_OVERHEAD_TOKENS: Final = 512
 TOOL_OVERHEAD_TOKENS: Final = 64
 """And to each tool: keys, and white space that a token per byte of the schema does not make up for."""
 COOLDOWN_S: Final = 30.0
-"""An executor that broke a job is asked last for this long."""
+"""An executor that broke a job, or answered nothing when nobody else did, is asked last for this long."""
 MAX_COOLDOWNS: Final = 4096
 MAX_DECISIONS: Final = 500
 """Explained choices that can be asked for by job: up to 20 KB each."""

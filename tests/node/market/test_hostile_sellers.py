@@ -116,6 +116,23 @@ async def test_bait_that_costs_nothing_and_stalls_is_taken_by_nobody_with_a_choi
         assert 290 < trio.current_time() - began < 325
 
 
+async def test_sellers_that_never_quote_do_not_hold_up_every_order() -> None:
+    async def say_nothing(stream: Stream) -> None:
+        await trio.sleep_forever()
+
+    silent = [SellerPlan(seed, price_in=1, price_out=1) for seed in range(1, 6)]
+    async with marketplace(*silent, SellerPlan(9)) as market:
+        for seller in market.sellers[:5]:
+            seller.network.serve(MARKET_PROTOCOL, say_nothing)
+        took_s = []
+        for _ in range(8):
+            began = trio.current_time()
+            assert (await buy(market)).text == ANSWER
+            took_s.append(trio.current_time() - began)
+        # Three are asked at once, one of them by chance.
+        assert sum(seconds > 1 for seconds in took_s) <= 2
+
+
 async def test_no_order_lets_a_seller_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Offers may name contexts of billions of tokens, and some clients ask for as many."""
     monkeypatch.setattr("ryvion_node.market.intake.MAX_ANSWER_BYTES", 50_000)
