@@ -70,7 +70,11 @@ class Receipts:
         if cid is not None:
             receipt = await self._store.by_cid(cid)
             if receipt is None:
-                raise ApiError("receipt_not_found", "There is no receipt of that name here.", param="cid")
+                raise ApiError(
+                    "receipt_not_found",
+                    "There is no such receipt here; its whole cid is wanted, ryv1:sha256:<64 hex>.",
+                    param="cid",
+                )
             await exchange.answer_json(receipt.to_json())
             return
         receipts = await self._store.of_completion(_completion_id(Request(scope)))

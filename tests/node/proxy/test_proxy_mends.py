@@ -25,6 +25,7 @@ POST = ("POST", "/v1/chat/completions")
         (POST, KEY | {"host": "host.docker.internal:7986"}, ("`allowed_hosts` under [proxy]",)),
         (POST, KEY | {"origin": "http://localhost:3000"}, ("`allowed_origins` under [proxy]",)),
         (("POST", "/chat/completions"), KEY, ("'/chat/completions'", "http://HOST:PORT/v1", "/openapi.json")),
+        (("GET", "/api/v1/receipts/4eb400f614cdae28"), KEY, ("whole cid", "ryv1:sha256:")),
         (("GET", "/v1/chat/completions"), KEY, ("GET is not possible here; send POST.",)),
     ],
 )
