@@ -68,13 +68,12 @@ def envelope_of(exported: Mapping[str, object]) -> AuditEnvelope | None:
 
 
 def read_receipts(data: bytes) -> list[JsonObject]:
-    """The receipt objects in an exported file; raises ReceiptFileUnreadable."""
+    """The receipt objects in an exported file, or in what the endpoint answered; raises ReceiptFileUnreadable."""
     try:
         value: object = json.loads(data)
     except (ValueError, RecursionError) as exc:
         raise ReceiptFileUnreadable(f"it is not JSON ({exc})") from exc
-    if isinstance(value, dict) and "receipts" in value:
-        value = value["receipts"]
+    value = _listed(value)
     found = value if isinstance(value, list) else [value]
     receipts = [_unwrapped(item) for item in found if isinstance(item, dict)]
     if not receipts or len(receipts) != len(found):
@@ -103,6 +102,20 @@ def verify_exported(exported: Mapping[str, object], answer: bytes | None = None)
         findings.extend(proved(envelope if isinstance(envelope, AuditEnvelope) else None, exported[KEY]))
     findings.append(_answer(receipt, answer))
     return Verdict(receipt.job_id, fields_of(receipt).cid(), tuple(findings))
+
+
+def _listed(value: object) -> object:
+    """The receipts of an export, of a whole answer (its own, or those of its choices), or of a list of the endpoint."""
+    match value:
+        case {"receipts": receipts}:
+            return receipts
+        case {"ryvion": {"receipt": dict()} as own}:
+            return own
+        case {"ryvion": dict(), "choices": list(choices)}:
+            return [choice.get("ryvion") for choice in choices if isinstance(choice, dict)]
+        case {"object": "list", "data": receipts}:
+            return receipts
+    return value
 
 
 def _unwrapped(item: JsonObject) -> JsonObject:

@@ -140,7 +140,7 @@ def verify_command(file: Any, answer: Path | None, base: str | None, paths: Path
 
     Checks that the fields are well-formed, that the named node signed them, that the audit envelope is signed by the
     same node and speaks of this receipt, and that both bill the same units; and passages that `receipts prove` put into
-    the file. FILE may be - for stdin. It may also be the `ryvion` object of an API answer.
+    the file. FILE may be - for stdin. It may also be an API answer, or its `ryvion` object.
 
     With --kb every passage of the prompt must be in that knowledge base, whose file is read on this machine.
 

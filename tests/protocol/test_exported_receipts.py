@@ -177,11 +177,22 @@ def test_a_file_holds_one_receipt_or_many() -> None:
 def test_what_the_endpoint_answers_is_read_too() -> None:
     exported = make_export()
     answered = {"gpu": "", "receipt": exported, "envelope": exported["audit_envelope"], "accepted": True}
-    (read,) = read_receipts(json.dumps(answered).encode())
-    assert verify_exported(read, ANSWER.encode()).valid
+    for value, count in (
+        (answered, 1),
+        ({"id": "chatcmpl-1", "choices": [], "ryvion": answered}, 1),
+        ({"object": "list", "data": [{"object": "embedding"}], "ryvion": answered}, 1),
+        ({"choices": [{"ryvion": answered}, {"ryvion": answered}], "ryvion": {"jobs": []}}, 2),
+        ({"object": "list", "data": [answered]}, 1),
+    ):
+        read = read_receipts(json.dumps(value).encode())
+        assert len(read) == count
+        assert all(verify_exported(one, ANSWER.encode()).valid for one in read)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"7", b'{"receipts": []}', b'["x"]', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{", b"[]", b"7", b'{"receipts": []}', b'["x"]', b'{"ryvion": {}, "choices": [7]}', b"\xff", b"[" * 100_000],
+)
 def test_what_is_no_receipt_file_is_told_apart(data: bytes) -> None:
     with pytest.raises(ReceiptFileUnreadable):
         read_receipts(data)
