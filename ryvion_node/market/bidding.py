@@ -155,7 +155,7 @@ class Bidding:
             hold = await self._turn(eligible)
             if hold is None:
                 return line(
-                    "no_answer", f"no turn to ask within {QUOTE_TURN_S:g} s: too many requests of this node wait"
+                    "not_asked", f"no turn to ask within {QUOTE_TURN_S:g} s: too many requests of this node wait"
                 )
             with trio.fail_after(QUOTE_TIMEOUT_S):
                 channel = JobChannel(await self._network.open_stream(eligible.key, MARKET_PROTOCOL), "requester")

@@ -78,8 +78,6 @@ class KnowledgeBases(_Endpoint):
             await exchange.answer_json(list_json([base_json(base) for base in bases]))
             return
         wanted = parsed(KnowledgeBaseRequest, await exchange.body(MAX_KNOWLEDGE_BODY_BYTES))
-        if wanted.jurisdiction == []:
-            raise invalid_value("jurisdiction", "is an empty list; leave it out for anywhere")
         places = jurisdictions_of(wanted.jurisdiction, caller.jurisdictions)
         with told("name"):
             base = await knowledge.store.create_knowledge_base(wanted.name, places, caller.id)

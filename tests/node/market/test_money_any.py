@@ -65,7 +65,7 @@ clients = st.builds(
 limits = st.none() | st.sampled_from((0, 10, 9_000, 60_000))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     selling=st.lists(sellers, min_size=1, max_size=3),
     buying=st.lists(clients, min_size=1, max_size=4),
