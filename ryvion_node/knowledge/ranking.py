@@ -25,7 +25,7 @@ class Tuning:
     agreement_depth: int = 10
     """The best of each ranking that are looked at to see how far both agree."""
     accidental_agreement: float = 0.3
-    """Of the best, in common: few questions have more where vectors mean little, most where they are good."""
+    """In common: one question in a hundred has more where vectors mean little, half of them where they are good."""
     headings_weight: float = 2.0
     """Of a word in the headings above a passage, where one in the passage counts 1."""
     document_share: float = 0.8
@@ -95,12 +95,14 @@ def fuse(
 
 
 def agreement(text: Sequence[int], vector: Sequence[int], depth: int) -> float:
-    """0 .. 1: the share of the best that both rankings have in common.
+    """0 .. 1: the share that both rankings have in common, of their best or of all, whichever is smaller.
 
     Of a few passages only a tenth are taken for the best: all of them are in both rankings.
     """
     depth = min(depth, max(1, math.ceil(len({*text, *vector}) / 10)))
-    return len({*text[:depth]} & {*vector[:depth]}) / depth
+    of_best = len({*text[:depth]} & {*vector[:depth]}) / depth
+    of_all = len({*text} & {*vector}) / max(1, min(len(text), len(vector)))
+    return min(of_best, of_all)
 
 
 def diverse(candidates: Sequence[C], limit: int, tuning: Tuning = DEFAULT_TUNING) -> list[C]:
