@@ -14,6 +14,7 @@ import apsw
 
 from ryvion_node.knowledge.constants import CLEANED_PAGES, SHARDS, VECTORS_PER_BLOCK
 from ryvion_node.knowledge.database import one
+from ryvion_node.knowledge.records import BaseIndex
 from ryvion_node.knowledge.vectors import quantised
 
 TOKENIZER: Final = ("porter", "unicode61", "remove_diacritics", "2")
@@ -57,25 +58,26 @@ def drop(db: apsw.Connection, base: int) -> None:
     db.execute(f"DROP TABLE frequencies_{base}; DROP TABLE words_{base}; DROP VIEW indexed_{base}")
 
 
-def add_document(db: apsw.Connection, base: int, document: int, model: bytes | None) -> None:
+def add_document(db: apsw.Connection, base: BaseIndex, document: int) -> None:
     """Let searches find a document that just became ready, by words and by the vectors it has."""
     db.execute(
         f"""
-        INSERT INTO words_{base} (rowid, text, headings)
+        INSERT INTO words_{base.number} (rowid, text, headings)
             SELECT number, text, headings FROM chunks WHERE document = ? ORDER BY position
         """,
         (document,),
     )
-    if model is not None:
+    if base.model is not None:
         made = db.execute(
             """
             SELECT chunks.number, embeddings.vector
             FROM chunks JOIN embeddings ON embeddings.key = chunks.embedding_key AND embeddings.model = ?
+                AND length(embeddings.vector) = ?
             WHERE chunks.document = ? AND chunks.embedded = 1
             """,
-            (model, document),
+            (base.model, base.vector_bytes, document),
         )
-        add_vectors(db, base, made)
+        add_vectors(db, base.number, made)
 
 
 def add_vectors(db: apsw.Connection, base: int, rows: Iterable[tuple[int, bytes]]) -> None:

@@ -127,9 +127,10 @@ def similarities(db: apsw.Connection, base: BaseIndex, vector: bytes, numbers: S
         SELECT chunks.number, vec_distance_cosine(embeddings.vector, ?) FROM json_each(?) AS wanted
             CROSS JOIN chunks ON chunks.number = wanted.value
             CROSS JOIN embeddings ON embeddings.key = chunks.embedding_key AND embeddings.model = ?
+                AND length(embeddings.vector) = ?
         WHERE chunks.embedded = 1
         """,
-        (vector, json.dumps(numbers), base.model),
+        (vector, json.dumps(numbers), base.model, base.vector_bytes),
     )
     return {number: 1.0 - distance for number, distance in rows}
 

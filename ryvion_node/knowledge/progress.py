@@ -145,9 +145,11 @@ def attach_kept(db: apsw.Connection, work: Work) -> bool:
         """
         SELECT chunks.number, embeddings.vector FROM chunks
             JOIN embeddings ON embeddings.key = chunks.embedding_key AND embeddings.model = ?
+                AND length(embeddings.vector) = ?
         WHERE chunks.document = ? AND chunks.embedded = 0 LIMIT ?
         """,
         base.model,
+        base.vector_bytes,
         work.number,
         _ATTACHED_AT_ONCE,
     )
@@ -209,7 +211,7 @@ def keep_vectors(db: apsw.Connection, work: Work, made: MadeVectors) -> None:
     db.executemany(
         """
         INSERT INTO embeddings (key, model, vector) SELECT ?1, ?2, ?3
-            WHERE EXISTS (SELECT 1 FROM chunks WHERE embedding_key = ?1) ON CONFLICT (key, model) DO NOTHING
+            WHERE EXISTS (SELECT 1 FROM chunks WHERE embedding_key = ?1) ON CONFLICT (key, model, length(vector)) DO NOTHING
         """,
         [(key, made.model, vector) for key, vector in made.vectors],
     )
@@ -225,7 +227,7 @@ def publish(db: apsw.Connection, work: Work, note: str) -> None:
     if old is not None:
         documents.remove(db, old[0])
     db.execute("UPDATE documents SET state = 'ready', note = ? WHERE number = ?", (note, work.number))
-    index.add_document(db, base, work.number, bases.index_of(db, base).model)
+    index.add_document(db, bases.index_of(db, base), work.number)
 
 
 def untidy(db: apsw.Connection) -> bool:

@@ -65,6 +65,11 @@ class BaseIndex:
     """0 without a model."""
     chunks: int
 
+    @property
+    def vector_bytes(self) -> int:
+        """Of each of its vectors, as they are kept: in float32."""
+        return self.dimensions * 4
+
 
 @dataclass(frozen=True, slots=True)
 class Work:

@@ -94,9 +94,9 @@ CREATE TABLE embeddings (
     number INTEGER PRIMARY KEY,
     key    BLOB NOT NULL CHECK (length(key) = 32),
     model  BLOB NOT NULL CHECK (length(model) = 32),
-    vector BLOB NOT NULL,
-    UNIQUE (key, model)
+    vector BLOB NOT NULL
 ) STRICT;
+CREATE UNIQUE INDEX embeddings_key ON embeddings (key, model, length(vector)); -- a seller may lie about its model
 
 CREATE TABLE disclosures (
     number         INTEGER PRIMARY KEY,

@@ -68,7 +68,7 @@ class Search:
         self._connections = store.connections
         self._embedder = embedder
         self._tuning = tuning
-        self._query_vectors: Recent[tuple[bytes, bytes], bytes] = Recent(KEPT_QUERY_VECTORS)
+        self._query_vectors: Recent[tuple[bytes, int, bytes], bytes] = Recent(KEPT_QUERY_VECTORS)
         self._frequencies: Recent[tuple[int, int, str], int] = Recent(KEPT_FREQUENCIES)
 
     async def search(
@@ -138,7 +138,7 @@ class Search:
             return None, "no passage of this knowledge base has a vector yet"
         if not text:
             return None, "the query has no text"
-        key = (base.model, hashlib.sha256(text.encode()).digest())
+        key = (base.model, base.dimensions, hashlib.sha256(text.encode()).digest())
         known = self._query_vectors.get(key)
         if known is not None:
             return known, ""

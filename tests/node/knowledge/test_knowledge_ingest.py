@@ -406,6 +406,27 @@ async def test_what_was_deleted_is_tidied_away_when_there_is_nothing_else_to_do(
     assert await store.find_damage() is None
 
 
+async def test_vectors_of_another_length_under_the_same_digest_stay_with_whoever_took_them(
+    store: KnowledgeStore,
+) -> None:
+    """A seller that lies about its file spoils one knowledge base, and ends no node."""
+    seller = WordEmbedder(dimensions=1)
+    spoilt = await base_with(store, "tin costs nine")
+    await ingest_all(store, seller)
+    search = Search(store, seller)
+    assert (await search.search(spoilt, "tin")).method == "hybrid"
+    seller.dimensions = 64
+    base = await base_with(store, "lead costs four")
+    await ingest_all(store, seller)
+    await store.add_document(base, b"tin costs nine", "tin.txt")
+    await ingest_all(store, seller)
+    assert [document.embedded for document in await store.documents(base)] == [1, 1]
+    for asked, query, method in ((base, "tin", "hybrid"), (spoilt, "tin", "hybrid"), (spoilt, "nine", "bm25")):
+        found = await search.search(asked, query)
+        assert (found.passages[0].chunk.text, found.method) == ("tin costs nine", method)
+    assert await store.find_damage() is None
+
+
 async def until_ready(store: KnowledgeStore, base: str) -> None:
     with trio.fail_after(4_000):
         while any(one.state != "ready" for one in await store.documents(base)):  # noqa: ASYNC110 - polled as clients do
