@@ -10,12 +10,15 @@ import logging
 from pathlib import PurePath
 
 _LIBRARIES = ("libp2p", "multiaddr", "noise")
+_DIALS = "libp2p.transport.tcp.tcp"
+"""Writes an error for each address that does not answer, which is everyday life and which `dialer` logs."""
 
 
 def quiet_libp2p() -> None:
     """Drop the library's records below ERROR, and all that it writes to the root logger. May be called twice."""
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger(_DIALS).setLevel(logging.CRITICAL)
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(logging.NullHandler())
