@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -80,7 +81,7 @@ async def bundled_embedder() -> AsyncIterator[LocalEmbedder]:
     """The bundled embedding model in a worker of its own."""
     model = catalogue().find(MODEL)
     assert model is not None and model.path is not None
-    engine = LlamaEngine([ModelSpec(MODEL, model.path, threads=1)])
+    engine = LlamaEngine([ModelSpec(MODEL, model.path, threads=min(4, os.cpu_count() or 1))])
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
         await engine.settled()

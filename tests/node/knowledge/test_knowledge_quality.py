@@ -47,9 +47,10 @@ async def test_hybrid_search_loses_to_neither_part_and_words_not_to_a_plain_bm25
             found[method] = mean(judged)
     plain = _plain(collection)
     assert found["hybrid"].recall5 >= max(found["bm25"].recall5, found["vector"].recall5)
-    assert found["hybrid"].ndcg10 >= max(found["bm25"].ndcg10, found["vector"].ndcg10) - 0.01
+    # A vector differs a little by what else is in its step (ADR 0012).
+    assert found["hybrid"].ndcg10 >= max(found["bm25"].ndcg10, found["vector"].ndcg10) - 0.005
     assert found["bm25"].recall5 >= plain.recall5 and found["bm25"].ndcg10 >= plain.ndcg10
-    assert found["bm25"].recall5 >= 0.3 and found["vector"].recall5 >= 0.05
+    assert found["bm25"].recall5 >= 0.5 and found["vector"].recall5 >= 0.15
 
 
 def _plain(collection: Collection) -> Scores:
