@@ -33,6 +33,10 @@ class BadVectors(KnowledgeError):
     """What came back from an embedding model is not what was asked for."""
 
 
+class OtherDimensions(BadVectors):
+    """The vectors have another length than those that the same model made before: one of the two sellers lied."""
+
+
 class KnowledgeInUse(OperatorError):
     """The knowledge bases in {path} are locked by another program. Stop it and try again; two nodes may share them,
     but not while one of them brings the file up to date or a database tool holds it.

@@ -27,7 +27,7 @@ from ryvion_node.knowledge.constants import (
     TIDY_AFTER_S,
 )
 from ryvion_node.knowledge.database import operator_errors
-from ryvion_node.knowledge.errors import BadVectors, KnowledgeUnavailable
+from ryvion_node.knowledge.errors import BadVectors, KnowledgeUnavailable, OtherDimensions
 from ryvion_node.knowledge.interface import (
     Chunk,
     DocumentText,
@@ -165,7 +165,7 @@ class Ingest:
                 made = await self._made(base, texts, keys)
         except (EmbeddingUnavailable, BadVectors, trio.TooSlowError) as exc:
             reason = str(exc) or f"no answer within {EMBED_BATCH_S:.0f} s"
-            self._rest(base.number, reason, away=isinstance(exc, EmbeddingModelAway))
+            self._rest(base.number, reason, away=isinstance(exc, EmbeddingModelAway | OtherDimensions))
             log_event(log, "embedding_unavailable", level=logging.WARNING, reason=reason)
             return _NO_VECTORS + reason
         self._resting.pop(base.number, None)
@@ -175,18 +175,20 @@ class Ingest:
         return None
 
     async def _made(self, base: BaseIndex, texts: list[str], keys: list[bytes]) -> tuple[bytes, int, tuple[bytes, ...]]:
-        """As `_vectors`, by the base's own model; by any other when nobody has had that for long."""
+        """As `_vectors`, by the base's own model; by any other when nobody has had that for long, or when all who say that
+        they have it make vectors of another length.
+        """
         rest = self._resting.get(base.number)
         away_since_s = None if rest is None else rest.away_since_s
         try:
-            return await self._vectors(base, texts, keys, base.model)
-        except EmbeddingModelAway:
+            return await self._vectors(base, texts, keys, base.model, base.dimensions)
+        except (EmbeddingModelAway, OtherDimensions):
             if away_since_s is None or trio.current_time() - away_since_s < SWITCH_MODEL_AFTER_S:
                 raise
-            return await self._vectors(base, texts, keys, None)
+            return await self._vectors(base, texts, keys, None, 0)
 
     async def _vectors(
-        self, base: BaseIndex, texts: list[str], keys: list[bytes], model: bytes | None
+        self, base: BaseIndex, texts: list[str], keys: list[bytes], model: bytes | None, dimensions: int
     ) -> tuple[bytes, int, tuple[bytes, ...]]:
         """(model, dimensions, vectors). A text that is too long for the model is embedded as far as it takes it."""
         origin = Origin(base.id, base.key_id, base.jurisdictions, tuple(keys))
@@ -196,12 +198,11 @@ class Ingest:
             if len(texts) == 1 and len(texts[0]) < _SHORTEST_CHARS:
                 raise BadVectors(f"the model takes no text at all: {exc}") from exc
             if len(texts) == 1:
-                return await self._vectors(base, [texts[0][: len(texts[0]) // 2]], keys, model)
+                return await self._vectors(base, [texts[0][: len(texts[0]) // 2]], keys, model, dimensions)
             middle = len(texts) // 2
-            first = await self._vectors(base, texts[:middle], keys[:middle], model)
-            second = await self._vectors(base, texts[middle:], keys[middle:], first[0])
+            first = await self._vectors(base, texts[:middle], keys[:middle], model, dimensions)
+            second = await self._vectors(base, texts[middle:], keys[middle:], first[0], first[1])
             return first[0], first[1], first[2] + second[2]
-        dimensions = base.dimensions if vectors.model == base.model else 0
         return vectors.model, vectors.dimensions, unpack(vectors, len(texts), model, dimensions)
 
     def _rest(self, base: int, reason: str, *, away: bool) -> None:

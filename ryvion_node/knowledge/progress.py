@@ -202,11 +202,11 @@ def _waiting(db: apsw.Connection, where: str, *parameters: int) -> list[Any]:
 
 
 def keep_vectors(db: apsw.Connection, work: Work, made: MadeVectors) -> None:
-    """Keep vectors of passages that are still there. When the knowledge base had those of another model, they give way."""
+    """Keep vectors of passages that are still there. Those of another model or length give way."""
     if one(db, "SELECT 1 FROM bases WHERE number = ?", work.base.number) is None:
         return
     base = bases.index_of(db, work.base.number)
-    if base.model != made.model:
+    if (base.model, base.dimensions) != (made.model, made.dimensions):
         bases.set_model(db, base, made.model, made.dimensions)
     db.executemany(
         """

@@ -10,7 +10,7 @@ from sys import byteorder
 from typing import Final
 
 from ryvion_node.knowledge.constants import QUANTISED_RANGE_SIGMAS
-from ryvion_node.knowledge.errors import BadVectors
+from ryvion_node.knowledge.errors import BadVectors, OtherDimensions
 from ryvion_node.knowledge.interface import Vectors
 from ryvion_protocol.constants import MAX_DIMENSIONS
 
@@ -29,7 +29,7 @@ def unpack(vectors: Vectors, count: int, model: bytes | None = None, dimensions:
     if not 0 < vectors.dimensions <= MAX_DIMENSIONS:
         raise BadVectors(f"vectors of {vectors.dimensions} numbers cannot be kept, at most {MAX_DIMENSIONS}")
     if dimensions and vectors.dimensions != dimensions:
-        raise BadVectors(f"vectors of {vectors.dimensions} numbers came, but the model made {dimensions} before")
+        raise OtherDimensions(f"vectors of {vectors.dimensions} numbers came, but the model made {dimensions} before")
     if len(vectors.values) != size * count:
         raise BadVectors(f"{len(vectors.values)} bytes came for {count} vectors of {vectors.dimensions} numbers")
     rows = tuple(vectors.values[start : start + size] for start in range(0, size * count, size))

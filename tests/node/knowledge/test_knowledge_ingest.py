@@ -16,6 +16,7 @@ from ryvion_node.knowledge.errors import BadVectors
 from ryvion_node.knowledge.fake import WordEmbedder
 from ryvion_node.knowledge.ingest import Ingest
 from ryvion_node.knowledge.interface import Chunk, DocumentText, Origin, StoredDocument, Vectors
+from ryvion_node.knowledge.reading.process import open_readers
 from ryvion_node.knowledge.search import Search
 from ryvion_node.knowledge.store import KnowledgeStore
 from ryvion_node.knowledge.vectors import packed, unpack
@@ -205,6 +206,24 @@ async def test_vectors_of_another_model_are_never_mixed_in(
     assert await store.connections.read(models) == {new.model}
 
 
+async def test_a_first_seller_that_lied_about_its_model_is_not_believed_for_ever(
+    store: KnowledgeStore, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "SWITCH_MODEL_AFTER_S", 100.0)
+    base = await base_with(store, "tin costs nine")
+    await ingest_all(store, WordEmbedder(dimensions=1))
+    await store.add_document(base, b"lead costs four", "lead.txt")
+    honest = WordEmbedder()
+    ingest = await ingest_all(store, honest)
+    assert [one.embedded for one in await store.documents(base)] == [1, 0]
+    clock.jump(101)
+    await ingest_more(ingest)
+    assert [one.embedded for one in await store.documents(base)] == [1, 1]
+    found = await Search(store, honest).search(base, "tin")
+    assert (found.passages[0].chunk.text, found.method) == ("tin costs nine", "hybrid")
+    assert await store.find_damage() is None
+
+
 async def test_passages_of_small_documents_go_together(store: KnowledgeStore) -> None:
     base = await base_with(store, "tin costs nine")
     embedder = WordEmbedder()
@@ -369,8 +388,8 @@ async def test_the_service_takes_what_comes_and_only_one_of_two_does(store: Know
     clock.rate = 100
     embedder, idle = WordEmbedder(), WordEmbedder()
     base = await base_with(store, "tin costs nine")
-    async with trio.open_nursery() as first, trio.open_nursery() as second:
-        await first.start(Ingest(store, embedder).run)
+    async with open_readers() as read, trio.open_nursery() as first, trio.open_nursery() as second:
+        await first.start(Ingest(store, embedder, read=read).run)
         await until_ready(store, base)
         await second.start(Ingest(store, idle, read=read_here).run)
         await store.add_document(base, b"lead costs four", "lead.txt")
