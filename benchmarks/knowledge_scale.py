@@ -18,6 +18,7 @@ import trio
 from ryvion_node.knowledge.ingest import Ingest
 from ryvion_node.knowledge.interface import DocumentText, Origin, Vectors
 from ryvion_node.knowledge.reading.document import read_document
+from ryvion_node.knowledge.reading.process import open_readers
 from ryvion_node.knowledge.search import Search
 from ryvion_node.knowledge.store import KnowledgeStore, open_store
 from ryvion_node.knowledge.vectors import packed
@@ -119,10 +120,11 @@ async def reading(plan: Plan, folder: Path) -> dict[str, Any]:
     """From file to searchable through the real reader: MB of Markdown a second."""
     writer = Writer(1)
     files = [writer.document(DOCUMENT_CHARS).encode() for _ in range(plan.files)]
-    async with open_store(folder / "knowledge.db") as store, trio.open_nursery() as nursery:
+    path = folder / "knowledge.db"
+    async with open_store(path) as store, open_readers() as read, trio.open_nursery() as nursery:
         base = await store.create_knowledge_base("reading")
         began = time.perf_counter()
-        await nursery.start(Ingest(store, FreeEmbedder(160)).run)
+        await nursery.start(Ingest(store, FreeEmbedder(160), read=read).run)
         await hand_in(store, base.id, files)
         took_s = time.perf_counter() - began
         nursery.cancel_scope.cancel()

@@ -49,6 +49,14 @@ READER_WALL_S: Final = 300.0
 """The same on a machine that has other things to do."""
 READER_OPEN_FILES: Final = 64
 """Python opens one module at a time."""
+READER_START_S: Final = 30.0
+"""For a process to begin: Python's start and the libraries of a format, on a machine that has other things to do."""
+READER_IDLE_S: Final = 60.0
+"""How long what starts those processes waits for the next document; it holds some 30 MB."""
+IDLE_READERS: Final = 2
+"""Of those that wait; documents are read one after the other."""
+MAX_READER_LINE_BYTES: Final = 128
+"""What it is told of a document: three short words."""
 READER_GRACE_S: Final = 2.0
 """For that process to end after it has answered."""
 MAX_ANSWER_BYTES: Final = 96 * 1024 * 1024

@@ -38,7 +38,6 @@ from ryvion_node.knowledge.interface import (
     Origin,
 )
 from ryvion_node.knowledge.reading.errors import UnreadableDocument
-from ryvion_node.knowledge.reading.process import read_in_process
 from ryvion_node.knowledge.records import BaseIndex, MadeVectors, Work
 from ryvion_node.knowledge.store import KnowledgeStore
 from ryvion_node.knowledge.vectors import unpack
@@ -68,9 +67,7 @@ class _Rest:
 class Ingest:
     """A service; everything it knows is in the database, so it may be ended at any point."""
 
-    def __init__(
-        self, store: KnowledgeStore, embedder: Embedder, *, read: Reader = read_in_process, cut: Cutter = cut
-    ) -> None:
+    def __init__(self, store: KnowledgeStore, embedder: Embedder, *, read: Reader, cut: Cutter = cut) -> None:
         self._store = store
         self._connections = store.connections
         self._embedder = embedder

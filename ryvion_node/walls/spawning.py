@@ -62,7 +62,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 async def bury(
-    process: subprocess.Popen[bytes], *streams: trio.lowlevel.FdStream, at_once: bool, grace_s: float
+    process: subprocess.Popen[bytes], *streams: trio.abc.AsyncResource, at_once: bool, grace_s: float
 ) -> None:
     """Closing its stdin ends it in good order; after the grace time it is killed. Call it shielded."""
     for stream in streams:

@@ -1,34 +1,91 @@
-"""`python -m ryvion_node.knowledge.reading PARENT MEMORY_BYTES CPU_S NAME`: a file on stdin, its text on stdout.
+"""`python -m ryvion_node.knowledge.reading PARENT`: starts a process for each document, with all it needs loaded.
 
-Only `process.py` runs it, once for each document, so it starts with as few imports as it can.
+Only `starter.py` runs it. Its stdin is a socket, on which a line comes for each document (`MEMORY_BYTES CPU_S NAME`)
+with two descriptors: where the new process finds the file, and where it writes the text. `started` goes back, and later
+how it ended. Anything that comes before that, the socket's end too, ends the new process. This one never sees a
+document or its text, so no trace of one can be in what the next process inherits.
 """
 
 from __future__ import annotations
 
+import gc
 import os
+import select
+import signal
+import socket
 import sys
+from importlib import import_module
+from typing import NoReturn
 
 from ryvion_node.knowledge import constants as limits
 from ryvion_node.knowledge.reading.answer import pack_document, pack_unreadable
-from ryvion_node.knowledge.reading.document import read_document
+from ryvion_node.knowledge.reading.document import module_for, read_document
 from ryvion_node.knowledge.reading.errors import UnreadableDocument
-from ryvion_node.walls.isolation import confine, isolate, limit_memory, limit_processor, take_stdout
+from ryvion_node.walls.isolation import confine, die, isolate, limit_memory, limit_processor, take_stdout
 
 
 def main() -> None:
-    """Build the walls first, read after."""
-    parent, memory_bytes, cpu_s, filename = sys.argv[1:]
-    isolate(int(parent), walls=True, open_files=limits.READER_OPEN_FILES)
-    out = take_stdout()
-    confine((), has_gpu=False)
-    limit_memory(int(memory_bytes))
-    limit_processor(int(cpu_s))
-    answer = _answer(sys.stdin.buffer.read(limits.MAX_FILE_BYTES + 1), filename)
-    with os.fdopen(out, "wb") as stdout:
-        stdout.write(answer)
-        stdout.flush()
-        # Nothing is left to put in order, and taking large documents apart takes time.
-        os._exit(0)
+    """Start processes until the socket ends, or nothing comes for long."""
+    isolate(int(sys.argv[1]), walls=False, open_files=limits.READER_OPEN_FILES)
+    control = socket.socket(fileno=0)
+    signals, wakeup = socket.socketpair()
+    wakeup.setblocking(False)
+    signal.set_wakeup_fd(wakeup.fileno())
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    while select.select((control,), (), (), limits.READER_IDLE_S)[0]:
+        line, descriptors, _flags, _address = socket.recv_fds(control, limits.MAX_READER_LINE_BYTES, 2)
+        if not line:
+            break
+        memory_bytes, cpu_s, filename = line.decode().split()
+        import_module(module_for(filename))
+        # Garbage collection leaves alone what all processes share.
+        gc.freeze()
+        parent = os.getpid()
+        child = os.fork()
+        if child == 0:
+            _read(parent, descriptors, int(memory_bytes), int(cpu_s), filename)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        control.sendall(b"started\n")
+        ended = os.waitstatus_to_exitcode(_wait(child, control, signals))
+        control.sendall(f"{ended}\n".encode())
+
+
+def _wait(child: int, control: socket.socket, signals: socket.socket) -> int:
+    """Its status. A signal is no proof that it ended: it may have stopped itself."""
+    while True:
+        if control in select.select((control, signals), (), ())[0]:
+            os.kill(child, signal.SIGKILL)
+            return os.waitpid(child, 0)[1]
+        signals.recv(limits.MAX_READER_LINE_BYTES)
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
+
+
+def _read(parent: int, descriptors: list[int], memory_bytes: int, cpu_s: int, filename: str) -> NoReturn:
+    """The new process: build the walls first, read after."""
+    try:
+        # Its signals reach its process group, and it keeps nothing of its parent's open: the socket was descriptor 0.
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, number)
+        os.closerange(3, limits.READER_OPEN_FILES)
+        isolate(parent, walls=True, open_files=limits.READER_OPEN_FILES)
+        out = take_stdout()
+        confine((), has_gpu=False)
+        limit_memory(memory_bytes)
+        limit_processor(cpu_s)
+        answer = _answer(sys.stdin.buffer.read(limits.MAX_FILE_BYTES + 1), filename)
+        with os.fdopen(out, "wb") as stdout:
+            stdout.write(answer)
+            stdout.flush()
+            # Nothing is left to put in order, and taking large documents apart takes time.
+            os._exit(0)
+    except BaseException as exc:  # noqa: BLE001 - it must not go on as its parent
+        die(exc)
 
 
 def _answer(data: bytes, filename: str) -> bytes:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ryvion_node.knowledge import constants as limits
 from ryvion_node.knowledge.interface import DocumentText
 from ryvion_node.knowledge.reading.builder import TextBuilder
 from ryvion_node.knowledge.reading.decoding import decode
 from ryvion_node.knowledge.reading.errors import UnreadableDocument
+from ryvion_node.knowledge.reading.filenames import extension
 from ryvion_node.knowledge.reading.kinds import TextKind, binary_kind, text_kind
+
+_BINARY_MODULES: Final = {"pdf": "pdf", "docx": "word"}
+_MODULES: Final[dict[TextKind, str]] = {
+    "plain": "plain",
+    "markdown": "markdown",
+    "html": "html",
+    "table": "tables",
+    "json": "records",
+    "code": "code",
+}
 
 
 def read_document(data: bytes, filename: str) -> DocumentText:
@@ -18,7 +31,7 @@ def read_document(data: bytes, filename: str) -> DocumentText:
     check_size(data)
     builder = TextBuilder()
     pages: int | None = None
-    # Each library is loaded only for its own format: a process reads one document.
+    # Each library is loaded only for its own format: most documents need none.
     match binary_kind(data):
         case "pdf":
             from ryvion_node.knowledge.reading.pdf import read_pdf
@@ -37,6 +50,13 @@ def read_document(data: bytes, filename: str) -> DocumentText:
     if builder.is_empty:
         raise UnreadableDocument("it holds no text: add one that does")
     return builder.build(pages)
+
+
+def module_for(filename: str) -> str:
+    """The module that reads such a file if its name is right, to be loaded before it is needed."""
+    ending = extension(filename)
+    name = _MODULES[text_kind("", filename)[0]] if ending not in _BINARY_MODULES else _BINARY_MODULES[ending]
+    return f"{__package__}.{name}"
 
 
 def check_size(data: bytes) -> None:

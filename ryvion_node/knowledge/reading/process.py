@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import signal
-import sys
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,9 +16,10 @@ from ryvion_node.knowledge.reading.answer import BadAnswer, unpack
 from ryvion_node.knowledge.reading.document import check_size
 from ryvion_node.knowledge.reading.errors import UnreadableDocument
 from ryvion_node.knowledge.reading.filenames import extension
-from ryvion_node.walls.spawning import bury, child_environment, spawn
+from ryvion_node.knowledge.reading.starter import Starter, StarterGone
 
 _TOO_MUCH: Final = "it takes too long to read, or holds too much: split it into several files"
+_NOT_STARTED: Final = "no process could be started to read it ({}): add it again later"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,52 +31,97 @@ class ReaderLimits:
     wall_s: float = limits.READER_WALL_S
 
 
-async def read_in_process(data: bytes, filename: str, allowed: ReaderLimits | None = None) -> DocumentText:
-    """`read_document` behind walls. Raises UnreadableDocument, also when the process dies or takes too long."""
-    check_size(data)
-    allowed = allowed or ReaderLimits()
-    answer, ended = await _ask(data, reader_command(filename, allowed), allowed.wall_s)
-    if not answer:
-        raise UnreadableDocument(_cause(ended))
+@contextlib.asynccontextmanager
+async def open_readers() -> AsyncIterator[Readers]:
+    """Processes that read documents, as many as are asked for at once; leaving ends them all."""
+    readers = Readers()
     try:
-        # A long document has many blocks; the loop goes on meanwhile.
-        return await trio.to_thread.run_sync(unpack, answer)
-    except BadAnswer as exc:
-        raise UnreadableDocument(f"it could not be read ({exc}): save it in another format and add that") from exc
-
-
-def reader_command(filename: str, allowed: ReaderLimits) -> list[str]:
-    """How to run a reader with this interpreter. Others may see arguments, so the name is not among them."""
-    figures = (os.getpid(), allowed.memory_bytes, allowed.cpu_s)
-    return [
-        sys.executable,
-        "-m",
-        "ryvion_node.knowledge.reading",
-        *map(str, figures),
-        f"document.{extension(filename)}",
-    ]
-
-
-async def _ask(data: bytes, command: list[str], wall_s: float) -> tuple[bytes, int | None]:
-    """The answer, empty if there is none, and how the process ended: None when it was us."""
-    try:
-        process, stdin, stdout, stderr = spawn(command, child_environment())
-    except OSError as exc:
-        raise UnreadableDocument(
-            f"no process could be started to read it ({exc.strerror}): add it again later"
-        ) from exc
-    answer: bytes | None = None
-    try:
-        with trio.move_on_after(wall_s):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_write, stdin, data)
-                nursery.start_soon(_drain, stderr)
-                answer = await _read(stdout)
-                nursery.cancel_scope.cancel()
+        yield readers
     finally:
         with trio.CancelScope(shield=True):
-            await bury(process, stdin, stdout, stderr, at_once=answer is None, grace_s=limits.READER_GRACE_S)
-    return (b"", None) if answer is None else (answer, process.returncode)
+            await readers.end()
+
+
+class Readers:
+    """Starts a process for each document, quickly while there is one document after the other."""
+
+    def __init__(self) -> None:
+        self._idle: list[Starter] = []
+
+    async def __call__(self, data: bytes, filename: str, allowed: ReaderLimits | None = None) -> DocumentText:
+        """`read_document` behind walls. Raises UnreadableDocument, also when the process dies or takes too long."""
+        check_size(data)
+        answer, ended = await self._ask(data, filename, allowed or ReaderLimits())
+        if not answer:
+            raise UnreadableDocument(_cause(ended))
+        try:
+            # A long document has many blocks; the loop goes on meanwhile.
+            return await trio.to_thread.run_sync(unpack, answer)
+        except BadAnswer as exc:
+            raise UnreadableDocument(f"it could not be read ({exc}): save it in another format and add that") from exc
+
+    @property
+    def waiting(self) -> tuple[int, ...]:
+        """The processes that wait for work."""
+        return tuple(starter.pid for starter in self._idle)
+
+    async def end(self) -> None:
+        """End those that wait for work. Call it shielded."""
+        while self._idle:
+            await self._idle.pop().end(at_once=False)
+
+    async def _ask(self, data: bytes, filename: str, allowed: ReaderLimits) -> tuple[bytes, int | None]:
+        """The answer, empty if there is none, and how the process ended: None when it was us."""
+        starter, stdin, stdout = await self._start(filename, allowed)
+        answer: bytes | None = None
+        ended: int | None = None
+        is_whole = False
+        try:
+            with trio.move_on_after(allowed.wall_s):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_write, stdin, data)
+                    answer = await _read(stdout)
+                    nursery.cancel_scope.cancel()
+            if answer is not None:
+                with trio.move_on_after(limits.READER_GRACE_S):
+                    ended = await starter.ended()
+                    is_whole = True
+        except StarterGone:
+            ended = -signal.SIGKILL
+        finally:
+            with trio.CancelScope(shield=True):
+                await stdin.aclose()
+                await stdout.aclose()
+                if is_whole and len(self._idle) < limits.IDLE_READERS:
+                    self._idle.append(starter)
+                else:
+                    await starter.end(at_once=False)
+        return answer or b"", ended
+
+    async def _start(
+        self, filename: str, allowed: ReaderLimits
+    ) -> tuple[Starter, trio.lowlevel.FdStream, trio.lowlevel.FdStream]:
+        """A process for one document. One that waited for work may have ended meanwhile; then another is taken."""
+        # The name is the owner's; what it ends in is all that a reader needs.
+        label = f"document.{extension(filename)}"
+        while True:
+            is_new = not self._idle
+            try:
+                starter = self._idle.pop() if self._idle else Starter()
+            except OSError as exc:
+                raise UnreadableDocument(_NOT_STARTED.format(exc.strerror)) from exc
+            is_started = False
+            try:
+                pipes = await starter.start(label, allowed.memory_bytes, allowed.cpu_s)
+                is_started = True
+                return starter, *pipes
+            except StarterGone as exc:
+                if is_new:
+                    raise UnreadableDocument(_NOT_STARTED.format("it ended at once, or did not answer")) from exc
+            finally:
+                if not is_started:
+                    with trio.CancelScope(shield=True):
+                        await starter.end(at_once=True)
 
 
 async def _write(stdin: trio.lowlevel.FdStream, data: bytes) -> None:
@@ -85,12 +131,6 @@ async def _write(stdin: trio.lowlevel.FdStream, data: bytes) -> None:
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         # It died; whoever reads its answer says why.
         return
-
-
-async def _drain(stderr: trio.lowlevel.FdStream) -> None:
-    """Libraries complain there, and quote the document: nobody is to see it."""
-    while await stderr.receive_some(limits.PIPE_READ_BYTES):
-        pass
 
 
 async def _read(stdout: trio.lowlevel.FdStream) -> bytes | None:

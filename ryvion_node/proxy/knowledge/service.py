@@ -14,6 +14,7 @@ from ryvion_node.executor.vectors import LocalEmbedder
 from ryvion_node.keys import ApiKey
 from ryvion_node.knowledge.ingest import Ingest
 from ryvion_node.knowledge.interface import Embedder
+from ryvion_node.knowledge.reading.process import open_readers
 from ryvion_node.knowledge.search import Search
 from ryvion_node.knowledge.store import KnowledgeStore, open_store
 from ryvion_node.market.interface import Market
@@ -54,9 +55,9 @@ class KnowledgeService:
         """Run until cancelled; raises the operator errors of `open_store`."""
         async with open_store(self._path, clock_ms=self._clock_ms) as store:
             embedder = self._embedder(store)
-            ingest = Ingest(store, embedder)
             task_status.started(Knowledge(store, Search(store, embedder), self._clock_ms))
-            await ingest.run()
+            async with open_readers() as read:
+                await Ingest(store, embedder, read=read).run()
 
     def _embedder(self, store: KnowledgeStore) -> Embedder:
         """This machine's own model first: what it reads goes nowhere."""
