@@ -19,6 +19,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper,
 from ryvion_node.engine import constants as limits
 from ryvion_node.engine.wire import WireOutput
 from ryvion_node.engine.worker.choosing import MaskFailed
+from ryvion_node.engine.worker.closing import closed
 
 JSON_OPTIONS: Final = {
     "item_separator": ",",
@@ -210,7 +211,7 @@ def _json_lark(schema: dict[str, Any]) -> str:
 
 
 def read_schema(text: str) -> dict[str, Any]:
-    """A JSON Schema, checked. Raises GrammarInvalid."""
+    """A JSON Schema, checked, and closed where it may be. Raises GrammarInvalid."""
     _check_nesting(text, skip_strings=True)
     try:
         schema = json.loads(text, parse_constant=_no_number)
@@ -221,7 +222,7 @@ def read_schema(text: str) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise GrammarInvalid("a schema is a JSON object")
     _check_schema(schema)
-    return schema
+    return closed(schema)
 
 
 def _no_number(text: str) -> float:
