@@ -61,7 +61,9 @@ class Grounding:
         self, order: ChatOrder, question: str, base: KnowledgeBase, caller: Caller, knowledge: Knowledge
     ) -> Ground:
         wanted = order.preferences
-        nodes = Preferences(allow=wanted.allow, deny=wanted.deny, min_assurance=wanted.min_assurance)
+        nodes = Preferences(
+            max_price=order.max_price, allow=wanted.allow, deny=wanted.deny, min_assurance=wanted.min_assurance
+        )
         searcher = Searcher(caller.id, order.jurisdictions, nodes)
         found = await knowledge.search.search(base.id, question, GROUNDING_PASSAGES, None, searcher)
         passages = await self._fitting(order, found.passages)

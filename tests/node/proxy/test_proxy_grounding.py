@@ -213,14 +213,14 @@ async def test_a_key_says_which_nodes_get_passages(home: Path) -> None:
         assert assured == ["signed", "count-checked", "signed"]
 
 
-async def test_the_query_goes_to_no_node_that_the_request_denies(home: Path) -> None:
+async def test_the_query_goes_to_no_node_that_the_request_denies_or_finds_too_dear(home: Path) -> None:
     async with shelf(home) as there:
         base = await there.create()
         await there.add(base, lund=LUND)
         deny = {"deny": ["ab" * 32], "quantisation": "Q8_0", "max_price": 100}
         await there.ask("POST", CHAT, asking("Lund", knowledge_base=base, ryvion=deny))
         rules = there.embedder.origins[-1].preferences
-        assert rules == Preferences(deny=frozenset({NodeKey(b"\xab" * 32)}))
+        assert rules == Preferences(deny=frozenset({NodeKey(b"\xab" * 32)}), max_price=100)
 
 
 async def test_a_key_that_may_not_search_may_not_be_answered_from_documents(home: Path) -> None:
