@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NoReturn
 
-from ryvion_node.walls.landlock import LIST, READ, USE, allow_only
+from ryvion_node.walls.landlock import LIST, READ, USE, allow_only, ruleset
 from ryvion_node.walls.seccomp import filter_calls
 
 _PR_SET_PDEATHSIG = 1
@@ -31,8 +31,10 @@ _DRIVERS: Final = ("/etc/vulkan", "/etc/OpenCL", "/etc/glvnd", "/etc/nvidia", "/
 _PLAIN_DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 
-def isolate(parent: int, *, walls: bool, open_files: int) -> None:
+def isolate(parent: int, *, walls: bool, open_files: int, local_sockets: bool = True) -> None:
     """No core dump, no new privileges, no life without the parent; with `walls` no network and no other programs.
+
+    Without `local_sockets` no socket at all.
 
     All of it on Linux; elsewhere the closed pipe ends us, and nothing keeps us from the network.
     """
@@ -48,7 +50,7 @@ def isolate(parent: int, *, walls: bool, open_files: int) -> None:
         if os.getppid() != parent:
             os._exit(0)
         if walls:
-            filter_calls(local_sockets=True)
+            filter_calls(local_sockets=local_sockets)
 
 
 def confine(files: Iterable[Path], *, has_gpu: bool) -> None:
@@ -59,6 +61,11 @@ def confine(files: Iterable[Path], *, has_gpu: bool) -> None:
     allow_only([*((file, READ) for file in files), *_machine_rules(has_gpu=has_gpu), *_python_rules()])
     if not has_gpu:
         filter_calls(local_sockets=False)
+
+
+def libraries_only() -> int | None:
+    """A ruleset of what `confine` allows without files and a GPU, for many children; None where there is none."""
+    return ruleset([*_machine_rules(has_gpu=False), *_python_rules()])
 
 
 def limit_memory(address_space_bytes: int) -> None:

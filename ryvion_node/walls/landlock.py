@@ -62,23 +62,40 @@ def allow_only(rules: Iterable[tuple[Path, int]]) -> bool:
 
     Needs PR_SET_NO_NEW_PRIVS. Paths that do not exist are left out.
     """
-    offered = version()
-    if not offered:
+    made = ruleset(rules)
+    if made is None:
         return False
-    rights = (1 << _RIGHTS_BY_VERSION[min(offered, len(_RIGHTS_BY_VERSION) - 1)]) - 1
-    wanted = _Ruleset(rights, _ANY_TCP if offered >= 4 else 0, _ANY_SCOPE if offered >= 6 else 0)
-    size = 24 if offered >= 6 else 16 if offered >= 4 else 8
-    ruleset = _call(_CREATE_RULESET, ctypes.byref(wanted), ctypes.c_size_t(size), 0)
     try:
-        for path, allowed in rules:
-            _allow(ruleset, path, allowed & rights)
-        _call(_RESTRICT_SELF, ruleset, 0)
+        restrict(made)
     finally:
-        os.close(ruleset)
+        os.close(made)
     return True
 
 
-def _allow(ruleset: int, path: Path, allowed: int) -> None:
+def ruleset(rules: Iterable[tuple[Path, int]]) -> int | None:
+    """A descriptor for `restrict`, which may be used many times; None where the kernel cannot. Raises OSError."""
+    offered = version()
+    if not offered:
+        return None
+    rights = (1 << _RIGHTS_BY_VERSION[min(offered, len(_RIGHTS_BY_VERSION) - 1)]) - 1
+    wanted = _Ruleset(rights, _ANY_TCP if offered >= 4 else 0, _ANY_SCOPE if offered >= 6 else 0)
+    size = 24 if offered >= 6 else 16 if offered >= 4 else 8
+    made = _call(_CREATE_RULESET, ctypes.byref(wanted), ctypes.c_size_t(size), 0)
+    try:
+        for path, allowed in rules:
+            _allow(made, path, allowed & rights)
+    except BaseException:  # whatever it was goes on its way
+        os.close(made)
+        raise
+    return made
+
+
+def restrict(made: int) -> None:
+    """Put this thread, and those that it starts from now on, under a ruleset. Raises OSError."""
+    _call(_RESTRICT_SELF, made, 0)
+
+
+def _allow(made: int, path: Path, allowed: int) -> None:
     try:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -87,7 +104,7 @@ def _allow(ruleset: int, path: Path, allowed: int) -> None:
         if not path.is_dir():
             allowed &= _OF_FILES
         rule = _Beneath(allowed, place)
-        _call(_ADD_RULE, ruleset, _PATH_BENEATH, ctypes.byref(rule), 0)
+        _call(_ADD_RULE, made, _PATH_BENEATH, ctypes.byref(rule), 0)
     finally:
         os.close(place)
 

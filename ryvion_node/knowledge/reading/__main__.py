@@ -8,6 +8,8 @@ document or its text, so no trace of one can be in what the next process inherit
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
 import os
 import select
@@ -21,12 +23,21 @@ from ryvion_node.knowledge import constants as limits
 from ryvion_node.knowledge.reading.answer import pack_document, pack_unreadable
 from ryvion_node.knowledge.reading.document import module_for, read_document
 from ryvion_node.knowledge.reading.errors import UnreadableDocument
-from ryvion_node.walls.isolation import confine, die, isolate, limit_memory, limit_processor, take_stdout
+from ryvion_node.walls.isolation import (
+    die,
+    isolate,
+    libraries_only,
+    limit_memory,
+    limit_processor,
+    take_stdout,
+)
+from ryvion_node.walls.landlock import restrict
 
 
 def main() -> None:
     """Start processes until the socket ends, or nothing comes for long."""
     isolate(int(sys.argv[1]), walls=False, open_files=limits.READER_OPEN_FILES)
+    ruleset = libraries_only()
     control = socket.socket(fileno=0)
     signals, wakeup = socket.socketpair()
     wakeup.setblocking(False)
@@ -37,13 +48,11 @@ def main() -> None:
         if not line:
             break
         memory_bytes, cpu_s, filename = line.decode().split()
-        import_module(module_for(filename))
-        # Garbage collection leaves alone what all processes share.
-        gc.freeze()
+        _load(filename)
         parent = os.getpid()
         child = os.fork()
         if child == 0:
-            _read(parent, descriptors, int(memory_bytes), int(cpu_s), filename)
+            _read(parent, descriptors, ruleset, int(memory_bytes), int(cpu_s), filename)
         for descriptor in descriptors:
             os.close(descriptor)
         control.sendall(b"started\n")
@@ -63,7 +72,19 @@ def _wait(child: int, control: socket.socket, signals: socket.socket) -> int:
             return status
 
 
-def _read(parent: int, descriptors: list[int], memory_bytes: int, cpu_s: int, filename: str) -> NoReturn:
+@functools.cache
+def _load(filename: str) -> None:
+    """What reads such files, and what that makes when it is first used."""
+    import_module(module_for(filename))
+    with contextlib.suppress(UnreadableDocument):
+        read_document(b"text", filename)
+    # Garbage collection leaves alone what all processes share.
+    gc.freeze()
+
+
+def _read(
+    parent: int, descriptors: list[int], ruleset: int | None, memory_bytes: int, cpu_s: int, filename: str
+) -> NoReturn:
     """The new process: build the walls first, read after."""
     try:
         # Its signals reach its process group, and it keeps nothing of its parent's open: the socket was descriptor 0.
@@ -72,10 +93,11 @@ def _read(parent: int, descriptors: list[int], memory_bytes: int, cpu_s: int, fi
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number, descriptor in enumerate(descriptors):
             os.dup2(descriptor, number)
+        if ruleset is not None:
+            restrict(ruleset)
         os.closerange(3, limits.READER_OPEN_FILES)
-        isolate(parent, walls=True, open_files=limits.READER_OPEN_FILES)
+        isolate(parent, walls=True, open_files=limits.READER_OPEN_FILES, local_sockets=False)
         out = take_stdout()
-        confine((), has_gpu=False)
         limit_memory(memory_bytes)
         limit_processor(cpu_s)
         answer = _answer(sys.stdin.buffer.read(limits.MAX_FILE_BYTES + 1), filename)
