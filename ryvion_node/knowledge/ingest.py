@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+import apsw
 import trio
 
 from ryvion_node.knowledge import progress
@@ -107,14 +108,16 @@ class Ingest:
         """Do the next thing; False when there is nothing to do now."""
         coming = await self._connections.read(progress.next_embedding)
         if coming is not None and not await self._connections.read(progress.reads_ahead):
+            if await self._connections.write(progress.publish_whole):
+                return True
             note = await self._embed(coming)
             if note is not None:
                 await self._connections.write(lambda db: progress.publish(db, coming, note))
             return True
         if await self._connections.read(progress.has_queued):
             queued = await self._connections.write(progress.begin_reading)
-            if queued is not None:
-                await self._read_one(*queued)
+            while queued is not None:
+                queued = await self._read_one(*queued)
             return True
         now_s = trio.current_time()
         resting = [base for base, rest in self._resting.items() if rest.until_s > now_s]
@@ -131,18 +134,29 @@ class Ingest:
         await self._connections.write(progress.tidy)
         return True
 
-    async def _read_one(self, work: Work, data: bytes) -> None:
-        """Turn a file into passages, or note why it cannot be."""
+    async def _read_one(self, work: Work, data: bytes) -> tuple[Work, bytes] | None:
+        """Turn a file into passages, or note why it cannot be; the next one to do this with."""
         try:
             document = await self._read(data, work.filename)
         except UnreadableDocument as exc:
             problem = str(exc)
-            await self._connections.write(lambda db: progress.fail(db, work.number, problem))
+
+            def fail(db: apsw.Connection) -> tuple[Work, bytes] | None:
+                progress.fail(db, work.number, problem)
+                return progress.begin_ahead(db)
+
+            queued = await self._connections.write(fail)
             log_event(log, "document_failed", bytes=len(data))
-            return
+            return queued
         chunks = await trio.to_thread.run_sync(self._cut, document)
-        await self._connections.write(lambda db: progress.finish_reading(db, work, document, chunks))
+
+        def finish(db: apsw.Connection) -> tuple[Work, bytes] | None:
+            progress.finish_reading(db, work, document, chunks)
+            return progress.begin_ahead(db)
+
+        queued = await self._connections.write(finish)
         log_event(log, "document_read", bytes=len(data), count=len(chunks))
+        return queued
 
     async def _embed(self, work: Work) -> str | None:
         """Make one batch of vectors. None when there may be more to do, else why some are missing (empty: none is)."""

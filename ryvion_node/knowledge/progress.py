@@ -75,6 +75,11 @@ def begin_reading(db: apsw.Connection) -> tuple[Work, bytes] | None:
     return None
 
 
+def begin_ahead(db: apsw.Connection) -> tuple[Work, bytes] | None:
+    """The same if it is to be read before vectors are asked for: in the transaction that ends the one before."""
+    return begin_reading(db) if reads_ahead(db) else None
+
+
 def fail(db: apsw.Connection, number: int, error: str) -> None:
     """The file cannot be used; its bytes are not kept."""
     db.execute("DELETE FROM uploads WHERE document = ?", (number,))
@@ -228,6 +233,22 @@ def publish(db: apsw.Connection, work: Work, note: str) -> None:
         documents.remove(db, old[0])
     db.execute("UPDATE documents SET state = 'ready', note = ? WHERE number = ?", (note, work.number))
     index.add_document(db, bases.index_of(db, base), work.number)
+
+
+def publish_whole(db: apsw.Connection) -> bool:
+    """Publish those next documents whose vectors are all kept; False when the first lacks one.
+
+    Those of one request in one transaction: each waits for the disk.
+    """
+    passages = 0
+    while passages < _ATTACHED_AT_ONCE and (work := next_embedding(db)) is not None:
+        attach_kept(db, work)
+        chunks, embedded = one(db, "SELECT chunks, embedded FROM documents WHERE number = ?", work.number)
+        if embedded < chunks:
+            break
+        publish(db, work, "")
+        passages += chunks
+    return passages > 0
 
 
 def untidy(db: apsw.Connection) -> bool:
