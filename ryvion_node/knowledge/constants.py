@@ -52,7 +52,7 @@ READER_OPEN_FILES: Final = 64
 READER_START_S: Final = 30.0
 """For a process to begin: Python's start and the libraries of a format, on a machine that has other things to do."""
 READER_IDLE_S: Final = 60.0
-"""How long what starts those processes waits for the next document; it holds some 30 MB."""
+"""How long what starts those processes waits at least for the next document; it holds 30 MB."""
 IDLE_READERS: Final = 2
 """Of those that wait; documents are read one after the other."""
 MAX_READER_LINE_BYTES: Final = 128

@@ -35,7 +35,7 @@ from ryvion_node.walls.landlock import restrict
 
 
 def main() -> None:
-    """Start processes until the socket ends, or nothing comes for long."""
+    """Start processes until the socket ends."""
     isolate(int(sys.argv[1]), walls=False, open_files=limits.READER_OPEN_FILES)
     ruleset = libraries_only()
     control = socket.socket(fileno=0)
@@ -43,10 +43,10 @@ def main() -> None:
     wakeup.setblocking(False)
     signal.set_wakeup_fd(wakeup.fileno())
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-    while select.select((control,), (), (), limits.READER_IDLE_S)[0]:
+    while True:
         line, descriptors, _flags, _address = socket.recv_fds(control, limits.MAX_READER_LINE_BYTES, 2)
         if not line:
-            break
+            return
         memory_bytes, cpu_s, filename = line.decode().split()
         _load(filename)
         parent = os.getpid()

@@ -36,7 +36,10 @@ async def open_readers() -> AsyncIterator[Readers]:
     """Processes that read documents, as many as are asked for at once; leaving ends them all."""
     readers = Readers()
     try:
-        yield readers
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(readers.run)
+            yield readers
+            nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
             await readers.end()
@@ -47,6 +50,16 @@ class Readers:
 
     def __init__(self) -> None:
         self._idle: list[Starter] = []
+        self._begun = 0
+
+    async def run(self) -> None:
+        """End those that wait for work when none has come for a while."""
+        while True:
+            begun = self._begun
+            await trio.sleep(limits.READER_IDLE_S)
+            if begun == self._begun:
+                with trio.CancelScope(shield=True):
+                    await self.end()
 
     async def __call__(self, data: bytes, filename: str, allowed: ReaderLimits | None = None) -> DocumentText:
         """`read_document` behind walls. Raises UnreadableDocument, also when the process dies or takes too long."""
@@ -103,6 +116,7 @@ class Readers:
     ) -> tuple[Starter, trio.lowlevel.FdStream, trio.lowlevel.FdStream]:
         """A process for one document. One that waited for work may have ended meanwhile; then another is taken."""
         # The name is the owner's; what it ends in is all that a reader needs.
+        self._begun += 1
         label = f"document.{extension(filename)}"
         while True:
             is_new = not self._idle

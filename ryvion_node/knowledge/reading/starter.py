@@ -19,7 +19,7 @@ class StarterGone(Exception):
 
 
 class Starter:
-    """Starts one process at a time; it ends when it has had nothing to do for long."""
+    """Starts one process at a time."""
 
     def __init__(self) -> None:
         """Raises OSError. From the main thread: Linux ties its life to the thread that made it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -12,6 +13,7 @@ from trio.testing import MockClock
 
 from ryvion_node.knowledge import ingest as ingest_module
 from ryvion_node.knowledge import progress
+from ryvion_node.knowledge.connections import Operation
 from ryvion_node.knowledge.errors import BadVectors
 from ryvion_node.knowledge.fake import WordEmbedder
 from ryvion_node.knowledge.ingest import Ingest
@@ -382,6 +384,23 @@ async def test_a_file_that_ends_the_node_again_and_again_is_given_up(store: Know
     assert await store.connections.write(progress.begin_reading) is None
     document = await only(store, base)
     assert document.state == "failed" and document.error and "ended 3 times" in document.error
+
+
+async def test_a_folder_of_notes_waits_for_the_disk_once_a_note(
+    store: KnowledgeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = await base_with(store, *(f"note number {number}" for number in range(20)))
+    write, writes = store.connections.write, 0
+
+    async def counted(operation: Operation[Any]) -> Any:
+        nonlocal writes
+        writes += 1
+        return await write(operation)
+
+    monkeypatch.setattr(store.connections, "write", counted)
+    await ingest_all(store, WordEmbedder())
+    assert {(one.state, one.embedded) for one in await store.documents(base)} == {("ready", 1)}
+    assert writes <= 30
 
 
 async def test_the_service_takes_what_comes_and_only_one_of_two_does(store: KnowledgeStore, clock: MockClock) -> None:

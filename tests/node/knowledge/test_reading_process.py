@@ -181,6 +181,20 @@ async def test_a_waiting_process_that_ended_or_hangs_is_replaced(
 
 
 @linux
+async def test_what_waits_for_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "READER_IDLE_S", 0.1)
+    async with open_readers() as read:
+        await read(b"one", "a.txt")
+        seen = read.waiting
+        with trio.fail_after(5):
+            while read.waiting or any(map(is_there, seen)):  # noqa: ASYNC110 - the kernel tells nobody
+                await trio.sleep(0.01)
+        assert (await read(b"two", "a.txt")).text == "two"
+        seen += read.waiting
+    assert not any(map(is_there, seen))
+
+
+@linux
 async def test_nothing_is_left_when_it_is_killed_or_cancelled_or_over(
     read: Readers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
