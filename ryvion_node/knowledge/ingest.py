@@ -177,7 +177,8 @@ class Ingest:
         except (EmbeddingUnavailable, BadVectors, trio.TooSlowError) as exc:
             reason = str(exc) or f"no answer within {EMBED_BATCH_S:.0f} s"
             self._rest(base.number, reason, away=isinstance(exc, EmbeddingModelAway | OtherDimensions))
-            log_event(log, "embedding_unavailable", level=logging.WARNING, reason=reason)
+            # A seller's own words are in the reason, and it has read the passages: they are the owner's to see, in no log.
+            log_event(log, "embedding_unavailable", level=logging.WARNING, error=type(exc).__name__)
             return _NO_VECTORS + reason
         self._resting.pop(base.number, None)
         model, dimensions, rows = made

@@ -208,6 +208,18 @@ async def test_vectors_of_another_model_are_never_mixed_in(
     assert await store.connections.read(models) == {new.model}
 
 
+async def test_what_a_seller_says_of_passages_is_not_logged(
+    store: KnowledgeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = await base_with(store, "tin costs nine")
+    embedder = WordEmbedder()
+    embedder.unavailable = "the executor says: tin costs nine"
+    await ingest_all(store, embedder)
+    assert "tin costs nine" in (await only(store, base)).warnings[0]
+    assert "embedding_unavailable" in caplog.text
+    assert "tin" not in caplog.text
+
+
 async def test_a_first_seller_that_lied_about_its_model_is_not_believed_for_ever(
     store: KnowledgeStore, clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
