@@ -52,7 +52,7 @@ READER_OPEN_FILES: Final = 64
 READER_START_S: Final = 30.0
 """For a process to begin: Python's start and the libraries of a format, on a machine that has other things to do."""
 READER_IDLE_S: Final = 60.0
-"""How long what starts those processes waits at least for the next document; it holds 30 MB."""
+"""How long what starts those processes waits at least for the next document; it holds 15 to 40 MB."""
 IDLE_READERS: Final = 2
 """Of those that wait; documents are read one after the other."""
 MAX_READER_LINE_BYTES: Final = 128
@@ -125,7 +125,7 @@ EMBED_BATCH_S: Final = 600.0
 """For one request: a large model on a processor makes one vector in two seconds."""
 READ_AHEAD_DOCUMENTS: Final = 32
 """Small files that are read before the vectors of the first are asked for, so that a folder of notes is not a job for
-each: some 6 s, in which the first cannot be found yet."""
+each: some 0.4 s, in which the first cannot be found yet."""
 READ_AHEAD_BYTES: Final = 256 * 1024
 """Of such a file; larger ones take longer to read, and fill a request by themselves."""
 EMBED_RETRY_FIRST_S: Final = 5.0

@@ -26,7 +26,7 @@ _MODULES: Final[dict[TextKind, str]] = {
 def read_document(data: bytes, filename: str) -> DocumentText:
     """The same bytes and name always give the same text. Raises UnreadableDocument.
 
-    Hostile files cost memory and time here: call `read_in_process` unless the file is known.
+    Hostile files cost memory and time here: use `open_readers` unless the file is known.
     """
     check_size(data)
     builder = TextBuilder()
