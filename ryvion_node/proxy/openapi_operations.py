@@ -137,6 +137,14 @@ _KNOWLEDGE: Final = (
         errors=(*_BASE, "document_not_found", "rate_limit_exceeded"),
     ),
     Operation(
+        "delete",
+        _ROOT + "/{knowledge_base}/vectors",
+        "Have all vectors made anew",
+        {JSON: "Deleted"},
+        "change_knowledge_bases",
+        errors=(*_BASE, "rate_limit_exceeded"),
+    ),
+    Operation(
         "post",
         _ROOT + "/{knowledge_base}/search",
         "Find passages",

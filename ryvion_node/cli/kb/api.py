@@ -74,6 +74,10 @@ class KnowledgeApi:
     def delete(self, base_id: str) -> Json:
         return self._call("DELETE", f"/{base_id}")
 
+    def forget_vectors(self, base_id: str) -> Json:
+        """Have them made anew."""
+        return self._call("DELETE", f"/{base_id}/vectors")
+
     def documents(self, base_id: str) -> Iterator[Json]:
         """All, oldest first."""
         after: dict[str, str] = {}

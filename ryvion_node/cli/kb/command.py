@@ -219,3 +219,23 @@ def delete(base: str, document: str | None, yes: bool, paths: Paths, as_json: bo
         print_json({"deleted": deleted})
     else:
         click.echo(f"deleted {what}")
+
+
+@kb.command(epilog="\b\nExample:\n  ryvion-node kb forget-vectors timetables")
+@click.argument("base", metavar="KB")
+@home_option
+@json_option
+def forget_vectors(base: str, paths: Paths, as_json: bool) -> None:
+    """Have all vectors of the knowledge base KB made anew: by another model, or because those it has find nothing.
+
+    They are paid for once more. Until they are there, passages are found by their words alone.
+    """
+    from ryvion_node.cli.kb.api import KnowledgeApi
+
+    api = KnowledgeApi(paths)
+    found = api.base(base)
+    forgotten = api.forget_vectors(found["id"])
+    if as_json:
+        print_json(forgotten)
+    else:
+        click.echo(f"the vectors of {found['name']} ({counted(found['chunks'], 'passage')}) are being made anew")

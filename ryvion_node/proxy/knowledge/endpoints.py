@@ -1,6 +1,7 @@
 """What is at /api/v1/knowledge-bases, and the record of what left the machine.
 
-Every knowledge base is the node's owner's, so every key whose scope allows it sees all of them.
+Every knowledge base is the node's owner's, so every key whose scope allows it sees all of them. Only the key that made one,
+and pays for it, changes it; and operators.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from ryvion_node.proxy.knowledge.shapes import (
     list_json,
     parsed,
 )
-from ryvion_node.proxy.knowledge.shared import opened, told
+from ryvion_node.proxy.knowledge.shared import changeable, opened, told
 from ryvion_node.proxy.knowledge.upload import uploaded_files
 from ryvion_node.proxy.orders import jurisdictions_of
 from ryvion_node.proxy.till import Till
@@ -91,6 +92,7 @@ class OneKnowledgeBase(_Endpoint):
         """Show it, or take it away."""
         base_id = request.path_params["knowledge_base"]
         if exchange.method == "DELETE":
+            await changeable(knowledge, base_id, caller)
             await knowledge.store.delete_knowledge_base(base_id)
             await exchange.answer_json(deleted_json(base_id, "knowledge_base"))
         else:
@@ -108,6 +110,7 @@ class Documents(_Endpoint):
         """List them, or take files in."""
         base_id = request.path_params["knowledge_base"]
         if exchange.method == "POST":
+            await changeable(knowledge, base_id, caller)
             await self._upload(exchange, base_id, knowledge)
             return
         limit = limit_of(request.query_params)
@@ -117,7 +120,6 @@ class Documents(_Endpoint):
         await exchange.answer_json(list_json([document_json(document) for document in page], has_more=has_more))
 
     async def _upload(self, exchange: Exchange, base_id: str, knowledge: Knowledge) -> None:
-        await knowledge.store.knowledge_base(base_id)
         taken = []
         async with self._uploads:
             with trio.move_on_after(UPLOAD_S) as scope:
@@ -137,10 +139,22 @@ class OneDocument(_Endpoint):
         """Show it, or take it away."""
         base_id, document = request.path_params["knowledge_base"], request.path_params["document"]
         if exchange.method == "DELETE":
+            await changeable(knowledge, base_id, caller)
             await knowledge.store.delete_document(base_id, document)
             await exchange.answer_json(deleted_json(document, "knowledge_base.document"))
         else:
             await exchange.answer_json(document_json(await knowledge.store.document(base_id, document)))
+
+
+class VectorsOfBase(_Endpoint):
+    """DELETE /api/v1/knowledge-bases/{knowledge_base}/vectors: they are made anew."""
+
+    async def serve(self, exchange: Exchange, request: Request, caller: Caller, knowledge: Knowledge) -> None:
+        """Forget them."""
+        base_id = request.path_params["knowledge_base"]
+        await changeable(knowledge, base_id, caller)
+        await knowledge.store.forget_vectors(base_id)
+        await exchange.answer_json(deleted_json(base_id, "knowledge_base.vectors"))
 
 
 class SearchView(_Endpoint):
@@ -197,6 +211,7 @@ ROUTES: Final[tuple[tuple[str, type[_Endpoint], *tuple[str, ...]], ...]] = (
     (_ROOT + "/{knowledge_base}", OneKnowledgeBase, "GET", "DELETE"),
     (_ROOT + "/{knowledge_base}/documents", Documents, "GET", "POST"),
     (_ROOT + "/{knowledge_base}/documents/{document}", OneDocument, "GET", "DELETE"),
+    (_ROOT + "/{knowledge_base}/vectors", VectorsOfBase, "DELETE"),
     (_ROOT + "/{knowledge_base}/search", SearchView, "POST"),
     ("/api/v1/disclosures", DisclosuresView, "GET"),
 )

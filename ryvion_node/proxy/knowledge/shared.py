@@ -6,8 +6,17 @@ import contextlib
 from collections.abc import Iterator
 
 from ryvion_node.knowledge.errors import DocumentUnknown, KnowledgeBaseUnknown, KnowledgeError, KnowledgeLimit
+from ryvion_node.proxy.access import Caller
 from ryvion_node.proxy.errors import ApiError
 from ryvion_node.proxy.knowledge.service import Knowledge
+
+
+async def changeable(knowledge: Knowledge, base_id: str, caller: Caller) -> None:
+    """Raise ApiError when `caller` may not change this knowledge base: the key that made it pays for what is added."""
+    base = await knowledge.store.knowledge_base(base_id)
+    if caller.scope != "operator" and caller.id != base.key_id:
+        problem = f"The key {base.key_id} made this knowledge base and pays for it: change it with that key, or an operator's."
+        raise ApiError("insufficient_scope", problem)
 
 
 def opened(knowledge: Knowledge | None) -> Knowledge:

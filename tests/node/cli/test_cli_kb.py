@@ -336,6 +336,15 @@ def test_delete_asks_first(run: Run, home: Path) -> None:
     assert json.loads(as_json.stdout) == {"deleted": [gone]}
 
 
+def test_vectors_are_made_anew(run: Run, home: Path) -> None:
+    gone = {"id": KB, "object": "knowledge_base.vectors.deleted", "deleted": True}
+    with serve_control(home, {ROOT: listed(BASE), f"DELETE {ROOT}/{KB}/vectors": (200, gone)}):
+        told = run("kb", "forget-vectors", "Timetables")
+        as_json = run("kb", "forget-vectors", KB, "--json")
+    assert told.stdout.startswith("the vectors of Timetables") and told.stdout.endswith("are being made anew\n")
+    assert json.loads(as_json.stdout) == gone
+
+
 def test_delete_a_document_by_its_name_with_the_one_that_is_to_replace_it(run: Run, home: Path) -> None:
     coming = QUEUED | {"id": f"doc_{'d' * 24}"}
     path = f"{ROOT}/{KB}/documents"

@@ -117,6 +117,38 @@ async def test_a_broken_file_says_what_is_wrong_and_the_rest_goes_on(home: Path)
         assert listed[0]["error"]  # type: ignore[index]
 
 
+async def test_only_who_pays_for_a_knowledge_base_changes_it_and_operators(home: Path) -> None:
+    async with shelf(home) as there:
+        made = await there.ask("POST", ROOT, {"name": "n"}, token="sk-operator")
+        base = str(made.json()["id"])
+        url = f"{ROOT}/{base}"
+        sent = await there.upload(base, ("a.txt", FERRY.encode()), token="sk-operator")
+        await there.settle()
+        for refused in (
+            await there.upload(base, ("b.txt", b"b")),
+            await there.ask("DELETE", f"{url}/documents/{sent.json()['id']}"),
+            await there.ask("DELETE", f"{url}/vectors"),
+            await there.ask("DELETE", url),
+        ):
+            assert (refused.status, refused.error["code"]) == (403, "insufficient_scope")
+            assert "k4" in refused.error["message"]
+        found = (await there.ask("POST", f"{url}/search", {"query": "ferry"})).json()["results"]
+        assert len(found) == 1  # type: ignore[arg-type]
+
+
+async def test_vectors_are_made_anew(home: Path) -> None:
+    async with shelf(home) as there:
+        base = await there.create()
+        await there.upload(base, ("a.txt", FERRY.encode()))
+        await there.settle()
+        before = len(there.embedder.origins)
+        forgotten = await there.ask("DELETE", f"{ROOT}/{base}/vectors")
+        assert forgotten.json() == {"id": base, "object": "knowledge_base.vectors.deleted", "deleted": True}
+        with trio.fail_after(10):
+            while len(there.embedder.origins) == before:
+                await there.settle()
+
+
 @pytest.mark.parametrize(
     ("token", "lists", "changes"),
     [
