@@ -14,7 +14,7 @@ demo: setup ## Watch the marketplace do its job; ARGS="--keep" leaves it running
 
 test: check ## Format, lint, types, import contracts, then every test; ARGS="-k name" picks tests
 	@scripts/client_envs
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: setup ## Only format, lint, types and import contracts
 	@scripts/check

@@ -20,6 +20,8 @@ from ryvion_node.engine.scripted import VARIABLE
 from ryvion_node.keys import NO_BUDGETS
 from tests.e2e.live import LiveMarket, live_market
 
+collect_ignore = ["suites"]
+"""These run in other environments, and their conftest.py closes every way but loopback's to the process it is read in."""
 KEEP_ALIVE_S = 0.5
 CLIENT_S = 240.0
 """No client takes longer for all that it does here, on a busy machine either."""
