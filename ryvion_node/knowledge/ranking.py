@@ -24,8 +24,8 @@ class Tuning:
     """Where both rankings agree in full; it falls in a line to none where they agree as little as by accident."""
     agreement_depth: int = 10
     """The best of each ranking that are looked at to see how far both agree."""
-    accidental_agreement: float = 0.3
-    """In common: one question in a hundred has more where vectors mean little, half of them where they are good."""
+    accidental_agreement: float = 0.5
+    """In common: no question in two hundred has more where vectors mean little, a quarter of them where they are good."""
     headings_weight: float = 2.0
     """Of a word in the headings above a passage, where one in the passage counts 1."""
     document_share: float = 0.8
