@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import openai
 import pytest
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost", None, "")
@@ -38,3 +39,15 @@ def nothing_was_refused() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+def client() -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture
+async def aclient() -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(max_retries=0) as made:
+        yield made

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal
 
 import openai
@@ -33,18 +32,6 @@ class GetTime(BaseModel):
     """What time is it there?"""
 
     place: str
-
-
-@pytest.fixture
-def client() -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(max_retries=0) as made:
-        yield made
-
-
-@pytest.fixture
-async def aclient() -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(max_retries=0) as made:
-        yield made
 
 
 def asking(text: str = WORDS, model: str = "mock-echo", **changes: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import os
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -15,18 +15,6 @@ import pytest
 
 WORDS = "the quick brown fox jumps over the lazy dog"
 BROKEN = ("mock-midstream-error", "mock-drop")
-
-
-@pytest.fixture
-def client() -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(max_retries=0) as made:
-        yield made
-
-
-@pytest.fixture
-async def aclient() -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(max_retries=0) as made:
-        yield made
 
 
 def asking(text: str = WORDS, model: str = "mock-echo", **changes: Any) -> dict[str, Any]:
