@@ -110,7 +110,7 @@ def run_node(config: NodeConfig, paths: Paths, on_ready: Callable[[NodeReady], N
     make_private_folder(paths.home)
     try:
         trio.run(_until_signal, partial(serve_node, config, paths, on_ready))
-    except BaseExceptionGroup as group:
+    except BaseExceptionGroup as group:  # nurseries wrap whatever comes; nothing is swallowed
         raise _operators_part(group) from group
 
 

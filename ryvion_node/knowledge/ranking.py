@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
-
-from ryvion_node.knowledge.interface import Passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +124,6 @@ def diverse(candidates: Sequence[C], limit: int, tuning: Tuning = DEFAULT_TUNING
         of_document[candidate.document] = of_document.get(candidate.document, 0) + 1
     spare = [place for place in range(len(candidates)) if place not in set(chosen)]
     return [candidates[place] for place in sorted(chosen + spare[: limit - len(chosen)])]
-
-
-def fit(passages: Sequence[Passage], budget_tokens: int, count: Callable[[str], int]) -> tuple[Passage, ...]:
-    """The best passages, in their order, whose texts have no more than `budget_tokens` together.
-
-    One that does not fit is passed over: a smaller one behind it may.
-    """
-    taken: list[Passage] = []
-    for passage in passages:
-        tokens = count(passage.chunk.text)
-        if tokens <= budget_tokens:
-            taken.append(passage)
-            budget_tokens -= tokens
-    return tuple(taken)
 
 
 def _alike(one: C, words: frozenset[str], other: C, others: frozenset[str], tuning: Tuning) -> bool:

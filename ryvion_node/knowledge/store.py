@@ -135,7 +135,7 @@ class KnowledgeStore:
         )
 
     async def find_damage(self) -> str | None:
-        """For `doctor`: what is wrong with the file or its indexes; reads all of it."""
+        """What is wrong with the file or its indexes; reads all of it, and looks closer than `doctor` can without writing."""
 
         def look(db: apsw.Connection) -> str | None:
             numbers = [number for (number,) in db.execute("SELECT number FROM bases")]

@@ -19,8 +19,6 @@ JobState = Literal["running", "delivered", "accepted", "disputed", "failed", "in
 """running -> delivered (sold: receipt committed) -> accepted | disputed (the requester's verdict);
 running -> accepted | disputed (bought: settled in one step); running -> failed | interrupted (we crashed)."""
 
-FINAL_STATES: Final[frozenset[JobState]] = frozenset(("accepted", "disputed", "failed", "interrupted"))
-
 EvidenceKind = Literal["quote", "job_offer", "finished", "receipt", "envelope", "acceptance", "error"]
 
 NO_ENVELOPE: Final = bytes(32)

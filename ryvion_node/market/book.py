@@ -87,9 +87,3 @@ class OfferBook:
             and isinstance(entry.packet.message, Offer)
             and entry.packet.message.expires_ms > now_ms
         )
-
-    def offer_of(self, key: NodeKey, now_ms: int) -> Offer | None:
-        entry = self._entries.get(key)
-        if entry is None or entry.packet is None or not isinstance(entry.packet.message, Offer):
-            return None
-        return entry.packet.message if entry.packet.message.expires_ms > now_ms else None

@@ -128,7 +128,7 @@ class HttpServer:
             with trio.fail_at(deadline):
                 await _send(connection, request)
                 return await _response(connection)
-        except BaseException:
+        except BaseException:  # a cancellation, too, must not leave the connection open
             self.connections.give_back(connection)
             raise
 

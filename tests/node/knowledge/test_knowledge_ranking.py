@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ryvion_node.knowledge.interface import Chunk, Passage
-from ryvion_node.knowledge.ranking import Tuning, affordable_words, agreement, diverse, fit, fuse
+from ryvion_node.knowledge.ranking import Tuning, affordable_words, agreement, diverse, fuse
 
 RANKINGS = st.lists(st.integers(0, 30), unique=True, max_size=20)
 
@@ -26,11 +25,6 @@ TEXTS = st.lists(
     st.builds(Text, st.integers(0, 3), st.just(0), st.just(10), st.sampled_from(["a b c", "a b c d", "e f", "g", ""])),
     max_size=12,
 )
-
-
-def passage(number: int, text: str) -> Passage:
-    chunk = Chunk(number, text, 0, len(text), (), None)
-    return Passage(f"chk_{number}", "kb", "doc", "f", chunk, "", 0.0, 0.0, None, None)
 
 
 def scored(numbers: Sequence[int]) -> list[tuple[int, float]]:
@@ -116,13 +110,3 @@ def test_words_are_taken_rarest_first_within_the_budget(frequencies: dict[str, i
     counts = [frequencies[word] for word in chosen]
     assert counts == sorted(counts) and 0 not in counts
     assert not counts or (counts[0] == min(known) and sum(counts[1:]) <= max(0, budget))
-
-
-@given(st.lists(st.text("ab ", max_size=12), max_size=8), st.integers(0, 40))
-def test_what_fits_is_within_the_budget_and_in_order(texts: list[str], budget: int) -> None:
-    passages = [passage(number, text) for number, text in enumerate(texts)]
-    taken = fit(passages, budget, len)
-    assert sum(len(one.chunk.text) for one in taken) <= budget
-    assert list(taken) == [one for one in passages if one in taken]
-    smallest = min((len(text) for text in texts), default=0)
-    assert bool(taken) or not texts or smallest > budget
